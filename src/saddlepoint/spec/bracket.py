@@ -1,0 +1,82 @@
+"""The fold: evidence about one sample → one bracket and one verdict.
+
+    lower = max of checked lower bounds ≤ m* ≤ min of checked upper bounds = upper
+
+max and min are commutative, associative and idempotent, hence so is the fold: evidence from two runs,
+machines or people merges by union. Only checked rows count. `lower > upper` can never be true of m*, so it
+is a verdict of its own; if the witness's margin in float64 does agree with the proof, the witness exists
+by float rounding only and the sample is OPEN, marked as a numerical tie.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from saddlepoint.spec.evidence import Evidence
+
+CLEAN = "clean"  # the method whose witness is the sample itself
+
+
+class Verdict(StrEnum):
+    """What is known of one sample under one threat."""
+
+    CERTIFIED = "CERTIFIED"
+    BROKEN = "BROKEN"
+    OPEN = "OPEN"
+    MISCLASSIFIED = "MISCLASSIFIED"
+    NOT_RUN = "NOT_RUN"
+    ERROR = "ERROR"
+    CONTRADICTION = "CONTRADICTION"
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """lower ≤ m* ≤ upper (None: nothing known on that side) and the rows that say so."""
+
+    verdict: Verdict
+    lower: Evidence | None = None
+    upper: Evidence | None = None
+    tie: bool = False
+
+    @property
+    def failure_probability(self) -> float:
+        """Union bound over the rows the bracket rests on."""
+        return sum(row.failure_probability for row in (self.lower, self.upper) if row is not None)
+
+    @property
+    def by(self) -> str:
+        """The method that decided, or that holds the best upper bound so far."""
+        row = self.lower if self.verdict is Verdict.CERTIFIED else self.upper or self.lower
+        return row.method.name if row else ""
+
+
+def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
+    """Fold the margin rows of one subject under one threat. `failed`: some method crashed on it."""
+    rows = [row for row in rows if row.status == "checked" and row.quantity == "margin"]
+    # ties are broken by key so that the order of the rows never shows
+    lower = max((r for r in rows if r.side == "lower"), key=lambda r: (r.value, r.key), default=None)
+    upper = min((r for r in rows if r.side == "upper"), key=lambda r: (r.value, r.key), default=None)
+    clean = min((r.value for r in rows if r.side == "upper" and r.method.name == CLEAN), default=None)
+    tie = False
+    if lower and upper and lower.value > upper.value:
+        tie = _real_margin(upper) >= lower.value
+        verdict = Verdict.OPEN if tie else Verdict.CONTRADICTION
+    elif clean is not None and clean <= 0:
+        verdict = Verdict.MISCLASSIFIED
+    elif upper and upper.value <= 0:
+        verdict = Verdict.BROKEN
+    elif lower and lower.value > 0:
+        verdict = Verdict.CERTIFIED
+    elif failed:
+        verdict = Verdict.ERROR
+    else:
+        verdict = Verdict.OPEN if upper or lower else Verdict.NOT_RUN
+    return Bracket(verdict, lower, upper, tie)
+
+
+def _real_margin(row: Evidence) -> float:
+    """The witness's margin in float64, or −∞ where it was not measured."""
+    return float(json.loads(row.details).get("margin_f64", float("-inf")))

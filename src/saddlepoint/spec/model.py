@@ -1,0 +1,48 @@
+"""A model under question: a pure function with a domain, a digest and a level of access."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from saddlepoint.core.errors import InputOutsideDomain
+from saddlepoint.geometry.box import Box
+from saddlepoint.spec.access import Access
+
+
+@dataclass(frozen=True)
+class Model:
+    """f: (b, *shape) → (b, classes) scores, larger is more likely; the argmax is the label.
+
+    `fn` is the deployed computation in its deployed precision, normalisation included, so that inputs
+    and sizes are in raw units. `graph` is the captured graph (graph.Graph) when access is GRAPH.
+    `notes` say what was found out on the way in, e.g. why a level of access was dropped.
+    """
+
+    fn: Callable[[Tensor], Tensor]
+    domain: Box
+    classes: int
+    access: Access
+    digest: str
+    shape: tuple[int, ...]
+    stochastic: bool = False
+    name: str = "model"
+    graph: object | None = None
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:
+        """Scores of a batch in raw input units."""
+        return self.fn(x)
+
+    def require_inside(self, x: Float[Tensor, "b ..."]) -> None:
+        """Raise InputOutsideDomain, with the values, if any sample leaves the domain."""
+        if bool(self.domain.contains(x, x).all()):
+            return
+        raise InputOutsideDomain(
+            f"x spans [{float(x.min()):.6g}, {float(x.max()):.6g}], the model's domain is {self.domain}.",
+            "Normalised images? Keep the data raw and give mean= and std= (--mean, --std) with the model; "
+            "another range? Give domain= (--domain).",
+        )
