@@ -1,0 +1,86 @@
+# Saddlepoint: `make demo` and `make test` need nothing but Python 3.11 and pip; each makes .venv when there is none.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip
+JOBS   ?= 2
+# Two processes on two cores, one thread each: more threads only wait for each other.
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help demo test lint types architecture docs bench-engine bench-bracket nightly clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- environments: each stamp is made once and again only when the pins or the package metadata change ---
+$(VENV)/stamp-python:
+	@for candidate in $(PYTHON) python3.11 python3.12 python3.13; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "==> making $(VENV) with $$candidate ($$("$$candidate" --version))"; \
+	    "$$candidate" -m venv "$(VENV)" || { echo "$$candidate -m venv failed; on Debian or Ubuntu install python3-venv." >&2; exit 1; }; \
+	    touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo "Saddlepoint needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Say which one: make PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1
+
+$(VENV)/stamp-run: $(VENV)/stamp-python pyproject.toml constraints.txt
+	@echo "==> installing saddlepoint and what it needs into $(VENV) (versions from constraints.txt; a few minutes the first time)"
+	@$(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt pip
+	@$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/stamp-test: $(VENV)/stamp-run
+	@echo "==> installing the test tools"
+	@$(PIP) install --quiet --constraint constraints.txt --group test
+	@touch $@
+
+$(VENV)/stamp-dev: $(VENV)/stamp-test
+	@echo "==> installing the lint, type and documentation tools"
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+# --- what a visitor types ---
+demo: $(VENV)/stamp-run  ## the main job on embedded data; writes demo/report.html
+	@echo "==> training two small networks on the digits, attacking and certifying both"
+	@$(BIN)/saddlepoint demo -o demo
+
+test: $(VENV)/stamp-test  ## the test suite and every doctest
+	@echo "==> running the tests on $(JOBS) processes"
+	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m "not slow" --doctest-modules src tests
+
+# --- what a developer types ---
+lint: $(VENV)/stamp-dev  ## ruff: rules and formatting
+	@echo "==> ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/stamp-dev  ## pyright over src
+	@echo "==> pyright"
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+architecture: $(VENV)/stamp-dev  ## who may import whom
+	@echo "==> import contracts"
+	@$(BIN)/lint-imports
+
+docs: $(VENV)/stamp-dev  ## the documentation, warnings are errors
+	@echo "==> sphinx"
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench-engine: $(VENV)/stamp-run  ## the attack engine against a bare PyTorch loop (needs ../shared/data)
+	@$(BIN)/python benchmarks/engine.py
+
+bench-bracket: $(VENV)/stamp-run  ## the bracket of a published certified network (needs ../shared/data)
+	@$(BIN)/python benchmarks/bracket.py
+
+nightly: $(VENV)/stamp-test  ## everything, the slow tests too
+	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --doctest-modules src tests
+
+clean:  ## removes the environment and everything built
+	rm -rf $(VENV) docs/_build docs/api/generated demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

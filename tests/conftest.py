@@ -1,0 +1,41 @@
+"""Every test runs with shapes and types checked: jaxtyping's import hook puts beartype on the package.
+
+graph/ is left out: torch.export traces its functions and must not meet the checks; cli/ has nothing to gain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+_CHECKED = (
+    "saddlepoint.core",
+    "saddlepoint.geometry",
+    "saddlepoint.spec",
+    "saddlepoint.attack",
+    "saddlepoint.bound",
+    "saddlepoint.check",
+    "saddlepoint.adapters",
+    "saddlepoint.data",
+    "saddlepoint.training",
+    "saddlepoint.ledger",
+    "saddlepoint.evaluation",
+    "saddlepoint.report",
+)
+_early = [name for name in sys.modules if name.startswith("saddlepoint.")]
+if _early:
+    raise pytest.UsageError(f"imported before the type checks could be put on: {_early}")
+install_import_hook(_CHECKED, "beartype.beartype")
+
+import torch  # noqa: E402  # after the hook
+
+# deadline: a first call compiles and caches, which says nothing about the code under test
+settings.register_profile("here", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+torch.set_num_threads(1)
