@@ -1,1 +1,1 @@
-
+"""Accepts or refuses evidence; shares no code with what produced it."""

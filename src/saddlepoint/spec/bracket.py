@@ -4,8 +4,8 @@
 
 max and min are commutative, associative and idempotent, hence so is the fold: evidence from two runs,
 machines or people merges by union. Only checked rows count. `lower > upper` can never be true of m*, so it
-is a verdict of its own; if the witness's margin in float64 does agree with the proof, the witness exists
-by float rounding only and the sample is OPEN, marked as a numerical tie.
+is a verdict of its own; if the witness's margin in float64 does agree with the proof, the two
+differ by the rounding of the deployed network only: a numerical tie, OPEN if the two fall on both sides of 0.
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
     lower = max((r for r in rows if r.side == "lower"), key=lambda r: (r.value, r.key), default=None)
     upper = min((r for r in rows if r.side == "upper"), key=lambda r: (r.value, r.key), default=None)
     clean = min((r.value for r in rows if r.side == "upper" and r.method.name == CLEAN), default=None)
-    tie = False
-    if lower and upper and lower.value > upper.value:
-        tie = _real_margin(upper) >= lower.value
-        verdict = Verdict.OPEN if tie else Verdict.CONTRADICTION
+    crossed = lower is not None and upper is not None and lower.value > upper.value
+    tie = crossed and _real_margin(upper) >= lower.value
+    if crossed and not tie:
+        verdict = Verdict.CONTRADICTION
+    elif tie and upper.value <= 0 < lower.value:
+        verdict = Verdict.OPEN
     elif clean is not None and clean <= 0:
         verdict = Verdict.MISCLASSIFIED
     elif upper and upper.value <= 0:
@@ -78,5 +80,5 @@ def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
 
 
 def _real_margin(row: Evidence) -> float:
-    """The witness's margin in float64, or −∞ where it was not measured."""
-    return float(json.loads(row.details).get("margin_f64", float("-inf")))
+    """The witness's margin in float64 plus its error bound, or −∞ where it was not measured."""
+    return float(json.loads(row.details).get("margin_f64_upper", float("-inf")))

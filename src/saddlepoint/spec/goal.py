@@ -23,9 +23,7 @@ def margin(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Float[Tensor, " b
     return torch.where(z.isfinite().all(1), own - others, torch.nan)
 
 
-def margin_matrix(
-    y: Int64[Tensor, " b"], classes: int, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "b m k"]:
+def margin_matrix(y: Int64[Tensor, " b"], classes: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "b m k"]:
     """The K − 1 rows e_y − e_j (j ≠ y, ascending) of each sample: m = min over rows of ⟨row, z⟩."""
     eye = torch.eye(classes, dtype=dtype, device=y.device)
     rival = torch.arange(classes - 1, device=y.device).expand(len(y), classes - 1)
@@ -58,9 +56,7 @@ class Targeted:
     def margin(self, z: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:
         """max_{j≠t} z_j − z_t per row. Raises InputError if t is no class of z."""
         if not 0 <= self.label < z.shape[1]:
-            raise InputError(
-                f"target {self.label} is not one of {z.shape[1]} classes.", "Classes count from 0."
-            )
+            raise InputError(f"target {self.label} is not one of {z.shape[1]} classes.", "Classes count from 0.")
         value = -margin(z, torch.full_like(y, self.label))
         return torch.where((y == self.label) & ~value.isnan(), torch.inf, value)
 

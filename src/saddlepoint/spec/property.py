@@ -65,6 +65,4 @@ def margin_property(y: int, classes: int) -> Property:
     if not 0 <= y < classes:
         raise InputError(f"label {y} is not one of {classes} classes.", "Classes count from 0.")
     rivals = [j for j in range(classes) if j != y]
-    return Property(
-        tuple((Atom(tuple(float(k == y) - float(k == j) for k in range(classes))),) for j in rivals)
-    )
+    return Property(tuple((Atom(tuple(float(k == y) - float(k == j) for k in range(classes))),) for j in rivals))
