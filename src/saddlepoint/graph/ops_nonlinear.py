@@ -1,0 +1,125 @@
+"""Nonlinear operators. Relu, LeakyRelu, Clip, MaxPool2d and Abs are piecewise linear; the others only run here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saddlepoint.graph.ops_base import NonlinearOp
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Relu(NonlinearOp):
+    """y = max(x, 0)."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.relu(xs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyRelu(NonlinearOp):
+    """y = x where x > 0, else slope · x."""
+
+    slope: float
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return F.leaky_relu(xs[0], self.slope)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(NonlinearOp):
+    """y = min(max(x, lower), upper): ReLU6, hardtanh, clamp. Infinite limits are allowed."""
+
+    lower: float = -math.inf
+    upper: float = math.inf
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.clamp(xs[0], self.lower, self.upper)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool2d(NonlinearOp):
+    """Maximum over windows of (N, C, H, W); padding counts as −∞."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return F.max_pool2d(xs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+
+@dataclass(frozen=True, eq=False)
+class Sigmoid(NonlinearOp):
+    """y = 1 / (1 + e^(−x))."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.sigmoid(xs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Tanh(NonlinearOp):
+    """y = tanh x."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.tanh(xs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Exp(NonlinearOp):
+    """y = e^x."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.exp(xs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Abs(NonlinearOp):
+    """y = |x|."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.abs(xs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(NonlinearOp):
+    """y = e^x / Σ e^x along one axis."""
+
+    axis: int
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.softmax(xs[0], self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class LogSoftmax(NonlinearOp):
+    """y = x − log Σ e^x along one axis."""
+
+    axis: int
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.log_softmax(xs[0], self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Mul(NonlinearOp):
+    """y = a ⊙ b of two variables of equal shape."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return xs[0] * xs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(NonlinearOp):
+    """y = a b of two variables over the last two axes."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.matmul(xs[0], xs[1])
