@@ -30,19 +30,19 @@ $(VENV)/stamp-python:
 
 $(VENV)/stamp-run: $(VENV)/stamp-python pyproject.toml constraints.txt
 	@echo "==> installing saddlepoint and what it needs into $(VENV) (versions from constraints.txt; a few minutes the first time)"
-	@$(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt pip
-	@$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	@$(PIP) install -qq --constraint constraints.txt pip
+	@$(PIP) install -qq --constraint constraints.txt hatchling editables
+	@$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/stamp-test: $(VENV)/stamp-run
 	@echo "==> installing the test tools"
-	@$(PIP) install --quiet --constraint constraints.txt --group test
+	@$(PIP) install -qq --constraint constraints.txt --group test
 	@touch $@
 
 $(VENV)/stamp-dev: $(VENV)/stamp-test
 	@echo "==> installing the lint, type and documentation tools"
-	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@$(PIP) install -qq --constraint constraints.txt --group dev
 	@touch $@
 
 # --- what a visitor types ---

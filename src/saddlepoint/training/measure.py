@@ -1,0 +1,94 @@
+"""How good a network is on held-out data between epochs: counts, so that an interval can always be given.
+
+    clean_k  = #{i : m(x_i) > 0}            robust_k = #{i : m > 0 at x_i and at every point the search visited}
+
+robust_k counts what a short search did not break: an upper bound on what is robust, meant for learning curves only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from saddlepoint.core.rng import Draws, row_keys
+from saddlepoint.data import Batch, Data
+from saddlepoint.geometry import PerturbationSet
+from saddlepoint.spec import margin
+from saddlepoint.training.adversarial import Search, worst_points
+from saddlepoint.training.state import mode
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a learning curve. `robust_k` is None where no set was given to measure against; n may be 0."""
+
+    epoch: int
+    loss: float
+    n: int = 0
+    clean_k: int = 0
+    robust_k: int | None = None
+
+    @property
+    def clean(self) -> float | None:
+        """Clean accuracy over the n held-out samples."""
+        return self.clean_k / self.n if self.n else None
+
+    @property
+    def robust(self) -> float | None:
+        """Accuracy at the worst points found over the n held-out samples."""
+        return self.robust_k / self.n if self.n and self.robust_k is not None else None
+
+    def event(self, run: str) -> dict[str, str | int | float | None]:
+        """As the ledger's event table takes it."""
+        counts = {"n": self.n, "clean": self.clean, "robust": self.robust}
+        return {"kind": "epoch", "run": run, "epoch": self.epoch, "loss": self.loss, **counts}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What to count after each epoch: held-out data and, if robustness is to be counted too, the set."""
+
+    data: Data
+    set: PerturbationSet | None = None
+    steps: int = 10
+    batch: int = 256
+    seed: int = 0
+
+    def __call__(self, net: nn.Module) -> tuple[int, int | None]:
+        """(clean_k, robust_k) of `net` in eval mode."""
+        clean = robust = 0
+        with mode(net, False):
+            for batch in batches(self.data, torch.arange(len(self.data)), self.batch):
+                x, y = to_device(batch, net)
+                with torch.no_grad():
+                    clean += int((margin(net(x), y) > 0).sum())
+                if self.set is not None:
+                    robust += self._unbroken(net, self.set, x, y, batch.ids)
+        return clean, None if self.set is None else robust
+
+    def _unbroken(self, net: nn.Module, ball: PerturbationSet, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> int:
+        draws = Draws(row_keys(self.seed, ids, "measure").to(x.device))
+        worst = worst_points(net, Search(ball, self.steps, _negative_margin), x, y, draws)
+        with torch.no_grad():
+            return int((margin(net(worst), y) > 0).sum())
+
+
+def _negative_margin(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:
+    return -margin(z, y)
+
+
+def batches(data: Data, order: Int64[Tensor, " n"], size: int) -> Iterator[Batch]:
+    """Batches of at most `size` in the given order, nearly equal (batch norm cannot take a last batch of one)."""
+    count = -(-len(order) // size)
+    for rows in torch.tensor_split(order, count):
+        yield data.take(rows.tolist())
+
+
+def to_device(batch: Batch, net: nn.Module) -> tuple[Tensor, Tensor]:
+    """x and y where the weights are."""
+    device = next(net.parameters()).device
+    return batch.x.to(device), batch.y.to(device)
