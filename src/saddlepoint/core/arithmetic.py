@@ -27,9 +27,7 @@ def exact(value: str | int | float | Fraction) -> Fraction:
     (Fraction(8, 255), Fraction(1, 10))
     """
     try:
-        return (
-            Fraction(value) if isinstance(value, (int, Fraction)) else Fraction(str(value).replace(" ", ""))
-        )
+        return Fraction(value) if isinstance(value, (int, Fraction)) else Fraction(str(value).replace(" ", ""))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise InputError(f"{value!r} is not a number.", 'Write 0.03, "8/255" or 3.') from error
 

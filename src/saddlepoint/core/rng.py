@@ -29,10 +29,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 def row_keys(seed: int, ids: Sequence[str], method: str, restart: int = 0) -> Int64[Tensor, " b"]:
     """A 63-bit key per row from (seed, sample id, method, restart)."""
     keys = [
-        int.from_bytes(
-            hashlib.sha256(canonical_json([seed, i, method, restart]).encode()).digest()[:8], "big"
-        )
-        >> 1
+        int.from_bytes(hashlib.sha256(canonical_json([seed, i, method, restart]).encode()).digest()[:8], "big") >> 1
         for i in ids
     ]
     return torch.tensor(keys, dtype=torch.int64)

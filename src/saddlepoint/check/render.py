@@ -1,0 +1,57 @@
+"""Rendering of parametric witnesses, re-implemented for the checker: rotation and translation of images.
+
+With angle θ (degrees) and shift (s_r, s_c) in pixels, output pixel (r, c) reads the input at
+
+    (r', c') = c0 + R(θ) ((r, c) − c0 − s),   R(θ) = [[cos θ, sin θ], [−sin θ, cos θ]] in (row, column) order,
+
+c0 = ((H − 1)/2, (W − 1)/2): the picture is turned by θ about its centre, then moved by s. Between pixels bilinear,
+outside the picture zero.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def in_range(described: dict[str, Any], params: Float[Tensor, "b 3"]) -> Bool[Tensor, " b"]:
+    """|θ| ≤ rotation·size and |s| ≤ shift·size, decided in rational arithmetic."""
+    scale = Fraction(described.get("size", "1"))
+    turn, move = Fraction(described["rotation"]) * scale, Fraction(described["shift"]) * scale
+    limits = (turn, move, move)
+    rows = params.detach().cpu().double().tolist()
+    answers = [
+        all(math.isfinite(p) and abs(Fraction(p)) <= limit for p, limit in zip(row, limits, strict=True))
+        for row in rows
+    ]
+    return torch.tensor(answers, dtype=torch.bool)
+
+
+def render(
+    described: dict[str, Any], x0: Float[Tensor, "b c h w"], params: Float[Tensor, "b 3"]
+) -> Float[Tensor, "b c h w"]:
+    """The moved pictures, computed in float64 and rounded once to the type of x0, kept inside the box."""
+    batch, channels, height, width = x0.shape
+    image, p = x0.double(), params.double().to(x0.device)
+    theta = torch.deg2rad(p[:, 0])[:, None, None]
+    r0, c0 = (height - 1) / 2, (width - 1) / 2
+    grid = (torch.arange(n, dtype=torch.float64, device=x0.device) for n in (height, width))
+    r, c = torch.meshgrid(*grid, indexing="ij")
+    dr, dc = r[None] - r0 - p[:, 1, None, None], c[None] - c0 - p[:, 2, None, None]
+    rows = r0 + torch.cos(theta) * dr + torch.sin(theta) * dc
+    columns = c0 - torch.sin(theta) * dr + torch.cos(theta) * dc
+    top, left = rows.floor(), columns.floor()
+    total = torch.zeros_like(image)
+    flat = image.reshape(batch, channels, height * width)
+    for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+        weight = (1 - (rows - row).abs()).clamp(min=0) * (1 - (columns - column).abs()).clamp(min=0)
+        seen = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+        picked = flat.gather(2, index.reshape(batch, 1, -1).expand(-1, channels, -1)).reshape(image.shape)
+        total = total + (weight * seen)[:, None] * picked
+    return total.to(x0.dtype)

@@ -1,0 +1,102 @@
+"""Replay of witnesses: is the point allowed, and what does the deployed model say there?
+
+    m* ≤ margin(f(x'), y)  for any x' in S(x0)
+
+The margin is read in the deployed precision in a batch of one and in a batch of up to 64 witnesses; kernels may
+differ by batch shape, so the larger (weaker) of the two is the value, and disagreement is recorded. Where the graph
+is known the margin is read in float64 too, with an allowance for float64's own rounding: that tells a numerical
+tie from a contradiction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from saddlepoint.check.membership import inside
+from saddlepoint.check.render import in_range, render
+from saddlepoint.graph.ir import Graph
+from saddlepoint.spec.goal import Targeted, Untargeted
+from saddlepoint.spec.model import Model
+
+BATCH = 64
+_FLOAT64_ALLOWANCE = 1e-9  # of the largest logit: float64 forward errors of the deepest nets seen are below 1e-12
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What was found per witness. `value` is the upper bound it shows (NaN where it shows none)."""
+
+    allowed: Bool[Tensor, " b"]
+    value: Float[Tensor, " b"]
+    disagree: Bool[Tensor, " b"]
+    margin_f64_upper: Float[Tensor, " b"] | None
+    survives_8bit: Bool[Tensor, " b"] | None
+
+
+@torch.no_grad()
+def replay(
+    model: Model,
+    threat: str,
+    x0: Shaped[Tensor, "b ..."],
+    y: Int64[Tensor, " b"],
+    witness: Shaped[Tensor, "b ..."],
+) -> Replay:
+    """Re-check witnesses (points, or parameters of a rendered set) of samples x0 with labels y."""
+    described = json.loads(threat)
+    goal = _goal(described["goal"])
+    points, allowed = _points(described["set"], x0, witness)
+    many = torch.cat([goal.margin(model(p), t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)])
+    one = many.clone()
+    for i in torch.nonzero(many <= 0)[:, 0].tolist():  # only a claim of "broken" rests on the batch layout
+        one[i] = goal.margin(model(points[i : i + 1]), y[i : i + 1])[0]
+    value = torch.where(allowed.to(many.device), torch.maximum(one, many), torch.nan)
+    broken = value <= 0
+    return Replay(
+        allowed=allowed,
+        value=value.cpu(),
+        disagree=((one <= 0) != (many <= 0)).cpu(),
+        margin_f64_upper=_float64(model, goal, points, y) if isinstance(model.graph, Graph) else None,
+        survives_8bit=_rounded(model, goal, points, y, broken) if _is_image(model) else None,
+    )
+
+
+def _goal(described: dict[str, Any]) -> Untargeted | Targeted:
+    return Targeted(described["label"]) if described["kind"] == "targeted" else Untargeted()
+
+
+def _points(described: dict[str, Any], x0: Tensor, witness: Tensor) -> tuple[Tensor, Tensor]:
+    """The points and whether they are allowed; parameters are rendered here, by the checker's own code."""
+    if described["kind"] == "spatial":
+        return render(described, x0, witness.to(x0)), in_range(described, witness)
+    return witness, inside(described, x0, witness)
+
+
+def _float64(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor) -> Tensor:
+    graph = model.graph
+    assert isinstance(graph, Graph)  # narrowing for the type checker; the caller has looked
+    wide = graph.to(torch.float64)
+    margins = []
+    for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True):
+        z = wide(p.double())
+        margins.append(goal.margin(z, t) + _FLOAT64_ALLOWANCE * (1 + z.abs().amax(1)))
+    return torch.cat(margins).cpu()
+
+
+def _is_image(model: Model) -> bool:
+    unit = model.domain.lower, model.domain.upper
+    return len(model.shape) == 3 and model.shape[0] in (1, 3) and unit in ((0.0, 1.0), (0, 1), ((0.0,), (1.0,)))
+
+
+def _rounded(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor, broken: Tensor) -> Tensor:
+    """Does the witness still break the model when stored with 8 bits a channel? Reported, never decisive."""
+    survives = torch.zeros_like(broken)
+    for i in torch.nonzero(broken)[:, 0].split(BATCH):
+        coarse = torch.round(points[i] * 255) / 255
+        survives[i] = goal.margin(model(coarse), y[i]) <= 0
+    return survives.cpu()
