@@ -45,12 +45,15 @@ def replay(
     threat: str,
     x0: Shaped[Tensor, "b ..."],
     y: Int64[Tensor, " b"],
-    witness: Shaped[Tensor, "b ..."],
+    witness: Shaped[Tensor, "b ..."] | None = None,
 ) -> Replay:
-    """Re-check witnesses (points, or parameters of a rendered set) of samples x0 with labels y."""
+    """Re-check witnesses (points, or parameters of a rendered set) of samples x0 with labels y.
+
+    `witness=None` takes each sample as its own witness.
+    """
     described = json.loads(threat)
     goal = _goal(described["goal"])
-    points, allowed = _points(described["set"], x0, witness)
+    points, allowed = (x0, _itself(described["set"], x0)) if witness is None else _points(described["set"], x0, witness)
     many = torch.cat([goal.margin(model(p), t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)])
     one = many.clone()
     for i in torch.nonzero(many <= 0)[:, 0].tolist():  # only a claim of "broken" rests on the batch layout
@@ -75,6 +78,12 @@ def _points(described: dict[str, Any], x0: Tensor, witness: Tensor) -> tuple[Ten
     if described["kind"] == "spatial":
         return render(described, x0, witness.to(x0)), in_range(described, witness)
     return witness, inside(described, x0, witness)
+
+
+def _itself(described: dict[str, Any], x0: Tensor) -> Tensor:
+    """x0 lies in every set about x0, as long as it lies in the data box."""
+    box = described if described["kind"] == "box" else described.get("box")
+    return inside(box, x0, x0) if box else x0.isfinite().flatten(1).all(1).cpu()
 
 
 def _float64(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor) -> Tensor:

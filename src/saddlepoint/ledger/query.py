@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -47,14 +48,30 @@ def pairs(db: sqlite3.Connection) -> list[tuple[str, str]]:
     return db.execute("SELECT model, threat FROM asked GROUP BY model, threat ORDER BY min(rowid)").fetchall()
 
 
-def evidence(db: sqlite3.Connection, model: str, threat: str, contents: Sequence[str] | None = None) -> list[Evidence]:
-    """Rows about a model under a threat, ordered by sample and key."""
+def evidence(
+    db: sqlite3.Connection, model: str, threat: str, contents: Sequence[str] | None = None
+) -> Iterator[Evidence]:
+    """Rows about a model under a threat, ordered by sample and key; read as they are asked for."""
     sql = f"SELECT {_COLUMNS} FROM evidence WHERE model=? AND threat=?"
     if contents is None:
-        return [_row(r) for r in db.execute(sql + " ORDER BY content, key", (model, threat))]
-    chosen = json.dumps(list(contents))
-    sql += " AND content IN (SELECT value FROM json_each(?)) ORDER BY content, key"
-    return [_row(r) for r in db.execute(sql, (model, threat, chosen))]
+        found = db.execute(sql + " ORDER BY content, key", (model, threat))
+    else:
+        sql += " AND content IN (SELECT value FROM json_each(?)) ORDER BY content, key"
+        found = db.execute(sql, (model, threat, json.dumps(list(contents))))
+    return (_row(r) for r in found)
+
+
+def brackets(
+    db: sqlite3.Connection, model: str, threat: str, contents: Sequence[str], methods: Sequence[Method] | None = None
+) -> dict[str, Bracket]:
+    """The fold per sample, optionally over the evidence of some methods only."""
+    crashed = {content for content, method in failures(db, model, threat) if methods is None or method in methods}
+    rows = evidence(db, model, threat, contents)
+    by_sample = {c: list(group) for c, group in itertools.groupby(rows, lambda e: e.subject.content)}
+    return {
+        c: fold((e for e in by_sample.get(c, ()) if methods is None or e.method in methods), failed=c in crashed)
+        for c in contents
+    }
 
 
 def done(db: sqlite3.Connection, model: str, threat: str, method: Method) -> set[str]:
@@ -73,23 +90,26 @@ def claims(db: sqlite3.Connection) -> list[Claim]:
 
 
 def claim_of(db: sqlite3.Connection, model: str, threat: str) -> Claim:
-    """Fold everything known of one model under one threat."""
+    """Fold everything known of one model under one threat. One sample's rows are in memory at a time."""
     described = json.loads(threat)
-    row = next(m for m in models(db) if m.digest == model)
-    rows = evidence(db, model, threat)
-    by_sample = {content: list(group) for content, group in itertools.groupby(rows, lambda e: e.subject.content)}
+    header = Header(next(m for m in models(db) if m.digest == model), described, *label_of(described))
+    sql = "SELECT content, sample, label FROM asked WHERE model=? AND threat=? ORDER BY position, content"
+    asked = db.execute(sql, (model, threat)).fetchall()
     failed = failures(db, model, threat)
-    crashed = {content for content, _ in failed}
-    asked = db.execute(
-        "SELECT content, sample, label FROM asked WHERE model=? AND threat=? ORDER BY position, content",
-        (model, threat),
-    ).fetchall()
-    folded = {c: fold(by_sample.get(c, ()), failed=c in crashed) for c, _, _ in asked}
-    samples = [_sample(sample, label, folded[c], by_sample.get(c, [])) for c, sample, label in asked]
-    clean = [any(e.method.name == CLEAN and e.value > 0 for e in by_sample.get(c, ())) for c, _, _ in asked]
-    risk = sum(bracket.failure_probability for bracket in folded.values())
-    header = Header(row, described, *label_of(described))
-    return claim(header, samples, _methods(rows, folded, failed), clean, risk)
+    crashed, wanted = {content for content, _ in failed}, {content: (s, label) for content, s, label in asked}
+    tally, results, clean, risk = Tally(failed), {}, set(), 0.0
+    for content, group in itertools.groupby(evidence(db, model, threat), lambda e: e.subject.content):
+        if content in wanted:
+            rows = list(group)
+            bracket = fold(rows, failed=content in crashed)
+            tally.add(rows, bracket)
+            results[content] = _sample(*wanted[content], bracket, rows)
+            risk += bracket.failure_probability
+            if any(e.method.name == CLEAN and e.value > 0 for e in rows):
+                clean.add(content)
+    nothing = {c: fold((), failed=c in crashed) for c in wanted if c not in results}
+    samples = [results.get(c) or _sample(s, label, nothing[c], []) for c, s, label in asked]
+    return claim(header, samples, tally.rows(), [c in clean for c in wanted], risk)
 
 
 def failures(db: sqlite3.Connection, model: str, threat: str) -> list[tuple[str, Method]]:
@@ -146,27 +166,29 @@ def _sample(sample: str, label: int, bracket: Bracket, rows: list[Evidence]) -> 
     )
 
 
-def _methods(rows: list[Evidence], folded: dict[str, Bracket], failed: list[tuple[str, Method]]) -> list[MethodRow]:
-    grouped: dict[Method, list[Evidence]] = {method: [] for _, method in failed}
-    for row in rows:
-        grouped.setdefault(row.method, []).append(row)
-    found = []
-    for method, group in grouped.items():
-        cost = sum((row.cost for row in group), Cost())
-        brackets = [(folded[row.subject.content]) for row in group if row.subject.content in folded]
-        found.append(
-            MethodRow(
-                name=method.name,
-                version=method.version,
-                parameters=json.loads(method.parameters),
-                seed=method.seed,
-                side=group[0].side if group else "",
-                rows=len(group),
-                decided=sum(decides(method.name, bracket.by, bracket.verdict) for bracket in brackets),
-                seconds=cost.seconds,
-                forwards=cost.forwards,
-                backwards=cost.backwards,
-                failed=sum(1 for _, other in failed if other == method),
-            )
-        )
-    return sorted(found, key=lambda row: (row.seconds, row.name))
+class Tally:
+    """Costs and yields per method, added up sample by sample."""
+
+    def __init__(self, failed: list[tuple[str, Method]]) -> None:
+        self._failed = Counter(method for _, method in failed)
+        self._side = dict.fromkeys(self._failed, "")
+        self._rows: Counter[Method] = Counter()
+        self._decided: Counter[Method] = Counter()
+        self._cost: dict[Method, Cost] = {}
+
+    def add(self, rows: list[Evidence], bracket: Bracket) -> None:
+        """Count the rows of one sample."""
+        for row in rows:
+            self._side[row.method] = row.side
+            self._rows[row.method] += 1
+            self._decided[row.method] += decides(row.method.name, bracket.by, bracket.verdict)
+            self._cost[row.method] = self._cost.get(row.method, Cost()) + row.cost
+
+    def rows(self) -> list[MethodRow]:
+        """One row per method, cheapest first."""
+        found = []
+        for method, side in self._side.items():
+            cost, given = self._cost.get(method, Cost()), json.loads(method.parameters)
+            what = (method.name, method.version, given, method.seed, side, self._rows[method], self._decided[method])
+            found.append(MethodRow(*what, cost.seconds, cost.forwards, cost.backwards, self._failed[method]))
+        return sorted(found, key=lambda row: (row.seconds, row.name))

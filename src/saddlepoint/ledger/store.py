@@ -22,6 +22,7 @@ from saddlepoint.core.errors import LedgerError, SubjectChanged
 from saddlepoint.ledger import blobs, query
 from saddlepoint.ledger.claims import Claim, Exhibit, ModelRow, RunRow
 from saddlepoint.ledger.schema import connect
+from saddlepoint.spec.bracket import Bracket
 from saddlepoint.spec.evidence import Evidence, Method, Subject
 
 _INSERT = "INSERT OR IGNORE INTO evidence VALUES (" + ",".join("?" * 23) + ")"
@@ -95,8 +96,12 @@ class Ledger:
     def add_blob(self, tensors: Mapping[str, Tensor]) -> str:
         """Store named tensors under their content's digest, and return it."""
         name, data = blobs.pack(tensors)
-        self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?,?)", (name, data))
+        self.add_packed(name, data)
         return name
+
+    def add_packed(self, name: str, data: bytes) -> None:
+        """Store a blob that a worker packed."""
+        self._db.execute("INSERT OR IGNORE INTO blobs VALUES (?,?)", (name, data))
 
     def add_inputs(self, contents: Sequence[str], blob: str) -> None:
         """Say in which row of a blob ("x0") the input of each sample lies."""
@@ -157,9 +162,15 @@ class Ledger:
             raise LedgerError(f"{self.path} holds {len(claims)} claims ({known}), not one.", "Choose from claims().")
         return claims[0]
 
-    def evidence(self, model: str, threat: str, contents: Sequence[str] | None = None) -> list[Evidence]:
+    def evidence(self, model: str, threat: str, contents: Sequence[str] | None = None) -> Iterator[Evidence]:
         """Rows about a model under a threat, optionally about some samples only, ordered by sample."""
         return query.evidence(self._db, model, threat, contents)
+
+    def brackets(
+        self, model: str, threat: str, contents: Sequence[str], methods: Sequence[Method] | None = None
+    ) -> dict[str, Bracket]:
+        """The fold per sample, optionally over the evidence of some methods only."""
+        return query.brackets(self._db, model, threat, contents, methods)
 
     def done(self, model: str, threat: str, method: Method) -> set[str]:
         """The samples (content digests) for which this method's rows are there."""

@@ -1,0 +1,231 @@
+"""One unit of work: one stage on some samples, from points to checked evidence. Pure: nothing is written here.
+
+Every upper bound is replayed and every positive lower bound is re-proved by check/ before it leaves; what the checker
+does not accept leaves as `claimed` or `refuted` and never counts.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from saddlepoint.attack.engine import EngineSettings, run
+from saddlepoint.attack.protocol import Attack
+from saddlepoint.attack.rows import Rows
+from saddlepoint.bound.base import BoundMethod
+from saddlepoint.check.proofs import recheck
+from saddlepoint.check.witness import Replay, replay
+from saddlepoint.core.digests import canonical_json
+from saddlepoint.core.errors import NotAvailable, UnsupportedOperator
+from saddlepoint.evaluation.stages import Clean, Stage
+from saddlepoint.graph.ir import Graph
+from saddlepoint.ledger.blobs import pack
+from saddlepoint.spec import Cost, Evidence, Model, Subject, Targeted, Threat, margin_matrix
+from saddlepoint.spec.evidence import Arithmetic, Status
+
+
+@dataclass(frozen=True)
+class Work:
+    """How units are carried out. `deadline` (seconds since the epoch) is looked at between steps of an attack; a unit
+    cut short keeps only what was decided."""
+
+    batch: int = 128
+    seed: int = 0
+    device: str = "cpu"
+    deterministic: bool = False
+    deadline: float | None = None
+
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return self.deadline is not None and time.time() >= self.deadline
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stage on some samples."""
+
+    stage: Stage
+    threat: Threat
+    x: Tensor
+    y: Tensor
+    subjects: tuple[Subject, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a unit brings home: rows, packed blobs, x0 of witnessed samples, crashes, a refusal, whether it was cut."""
+
+    rows: list[Evidence] = field(default_factory=list)
+    blobs: list[tuple[str, bytes]] = field(default_factory=list)
+    inputs: tuple[str, tuple[str, ...]] | None = None
+    failed: list[tuple[Subject, str]] = field(default_factory=list)
+    refused: str = ""
+    stopped: bool = False
+
+
+def execute(model: Model, unit: Unit, work: Work) -> Result:
+    """Carry out a unit. A crash of a method is a failure of its samples, never evidence."""
+    unit = replace(unit, x=unit.x.to(work.device), y=unit.y.to(work.device))
+    try:
+        if isinstance(unit.stage.config, Clean):
+            return _clean(model, unit, work)
+        if isinstance(unit.stage.config, Attack):
+            return _attack(model, unit, unit.stage.config, work)
+        return _bound(model, unit, unit.stage.config)
+    except (NotAvailable, UnsupportedOperator) as refusal:
+        return Result(refused=f"{unit.stage.name}: {refusal}")
+    except (RuntimeError, ValueError, ArithmeticError, TypeError, IndexError) as error:
+        message = f"{type(error).__name__}: {error}"
+        return Result(failed=[(subject, message) for subject in unit.subjects])
+
+
+def _clean(model: Model, unit: Unit, work: Work) -> Result:
+    begun = time.perf_counter()
+    seen = replay(model, unit.threat.canonical(), unit.x, unit.y)
+    costs = [_share(begun, len(unit.y), forwards=1)] * len(unit.y)
+    wrong = torch.nonzero(seen.value <= 0)[:, 0]
+    blobs, inputs = _inputs(unit, wrong)
+    rows, failed = _upper_rows(unit, work, seen, costs, proofs={}, gauges=None)
+    return Result(rows, blobs, inputs, failed)
+
+
+def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
+    ids = tuple(subject.sample for subject in unit.subjects)
+    rows = Rows(unit.x, unit.y, ids, unit.threat.set, unit.threat.goal)
+    settings = EngineSettings(batch=work.batch, seed=work.seed, deterministic=work.deterministic, stop=work.late)
+    outcome = run(model, attack, rows, settings)
+    stopped = bool(outcome.stopped)
+    # an attack that was cut short has not said what it would have said of the survivors
+    keep = [i for i, s in enumerate(outcome.status) if s == "ok" and (outcome.success[i] or not stopped)]
+    failed = [
+        (unit.subjects[i], outcome.messages[i] or f"logits were {s}")
+        for i, s in enumerate(outcome.status)
+        if s in ("error", "nan")
+    ]
+    if not keep:
+        return Result(failed=failed, stopped=stopped)
+    index = torch.tensor(keep, device=unit.x.device)
+    part = replace(unit, x=unit.x[index], y=unit.y[index], subjects=tuple(unit.subjects[i] for i in keep))
+    witness = outcome.best_point[index]
+    seen = replay(model, unit.threat.canonical(), part.x, part.y, witness)
+    name, data = pack({"witness": witness})
+    costs = [Cost(int(outcome.forwards[i]) + 1, int(outcome.backwards[i]), 0, float(outcome.seconds[i])) for i in keep]
+    gauges = unit.threat.set.rows(index).gauge(part.x, witness) * _unit_of_size(unit.threat)
+    out, refused = _upper_rows(part, work, seen, costs, {i: name for i in range(len(keep))}, gauges)
+    blobs, inputs = _inputs(part, torch.arange(len(keep)))
+    return Result(out, [(name, data), *blobs], inputs, failed + refused, stopped=stopped)
+
+
+def _bound(model: Model, unit: Unit, method: BoundMethod) -> Result:
+    graph = model.graph
+    if not isinstance(graph, Graph):
+        raise NotAvailable("bounds need the model's graph.", "See the notes of `check` for why it is missing.")
+    begun = time.perf_counter()
+    goal = unit.threat.goal
+    C = margin_matrix(unit.y, model.classes, unit.x.dtype)
+    if isinstance(goal, Targeted):  # broken iff z_t is the largest: max_j (z_j − z_t) > 0 is enough to hold
+        C = -margin_matrix(torch.full_like(unit.y, goal.label), model.classes, unit.x.dtype)
+    worst = torch.amax if isinstance(goal, Targeted) else torch.amin
+    bounds = method(graph, unit.threat.set, unit.x, C)
+    claimed = worst(bounds.lower, 1)
+    promising = torch.nonzero(claimed > 0)[:, 0]
+    value, status = claimed.double().cpu(), ["claimed"] * len(claimed)
+    proof = bounds.proof.rows(promising).tensors if bounds.proof else {}
+    if len(promising):
+        described = unit.threat.set.canonical()
+        proved = recheck(graph, described, unit.x[promising], C[promising], proof, method.name)
+        value[promising.cpu()] = worst(proved, 1).double().cpu()
+        for i in promising.tolist():
+            status[i] = "checked"
+    name, data = pack(proof) if proof and len(promising) else ("", b"")
+    place = {int(i): row for row, i in enumerate(promising.tolist())}
+    cost = _share(begun, len(unit.y))
+    rows = [
+        _row(unit, i, float(value[i]), _Shown(status[i], name if i in place else "", place.get(i, 0), cost))
+        for i in range(len(unit.y))
+        if torch.isfinite(value[i])
+    ]
+    failed = [
+        (unit.subjects[i], f"{method.name} gave no finite bound")
+        for i in range(len(unit.y))
+        if not torch.isfinite(value[i])
+    ]
+    blobs, inputs = _inputs(unit, promising.cpu())
+    return Result(rows, ([(name, data)] if name else []) + blobs, inputs, failed)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What stands behind one value."""
+
+    status: str
+    proof: str
+    row: int
+    cost: Cost
+    details: str = "{}"
+
+
+def _upper_rows(
+    unit: Unit, work: Work, seen: Replay, costs: list[Cost], proofs: dict[int, str], gauges: Tensor | None
+) -> tuple[list[Evidence], list[tuple[Subject, str]]]:
+    """Evidence of replayed witnesses; what the checker does not allow is a crash of the method, said so."""
+    rows, failed = [], []
+    for i, subject in enumerate(unit.subjects):
+        value = float(seen.value[i])
+        if value != value:
+            why = "the witness lies outside the set" if not seen.allowed[i] else "logits at the witness are not finite"
+            failed.append((subject, f"{unit.stage.name}: {why}"))
+            continue
+        details: dict[str, object] = {}
+        if gauges is not None:
+            details["gauge"] = float(gauges[i])
+        if seen.margin_f64_upper is not None:
+            details["margin_f64_upper"] = float(seen.margin_f64_upper[i])
+        if value <= 0 and seen.survives_8bit is not None and unit.stage.name != Clean.name:
+            details["survives_8bit"] = bool(seen.survives_8bit[i])
+        if bool(seen.disagree[i]):
+            details["batch_layouts_disagree"] = True
+        shown = _Shown("checked", proofs.get(i, ""), i, costs[i], canonical_json(details))
+        rows.append(_row(unit, i, value, shown, work.seed))
+    return rows, failed
+
+
+def _row(unit: Unit, i: int, value: float, shown: _Shown, seed: int = 0) -> Evidence:
+    status: Status = "checked" if shown.status == "checked" else "claimed"
+    proved = unit.stage.side == "lower" and status == "checked"
+    arithmetic: Arithmetic = "outward" if proved else "f32"
+    return Evidence(
+        quantity="margin",
+        side=unit.stage.side,
+        value=value,
+        subject=unit.subjects[i],
+        threat=unit.threat.canonical(),
+        method=unit.stage.method(seed),
+        proof=shown.proof,
+        row=shown.row,
+        arithmetic=arithmetic,
+        status=status,
+        cost=shown.cost,
+        details=shown.details,
+    )
+
+
+def _inputs(unit: Unit, index: Tensor) -> tuple[list[tuple[str, bytes]], tuple[str, tuple[str, ...]] | None]:
+    """The x0 of witnessed samples as a blob: a record that can be re-checked without the data."""
+    if len(index) == 0:
+        return [], None
+    name, data = pack({"x0": unit.x[index.to(unit.x.device)]})
+    return [(name, data)], (name, tuple(unit.subjects[i].content for i in index.tolist()))
+
+
+def _share(begun: float, count: int, forwards: int = 0) -> Cost:
+    return Cost(forwards=forwards, seconds=(time.perf_counter() - begun) / count)
+
+
+def _unit_of_size(threat: Threat) -> float:
+    """Gauges are told in the unit of the threat's label: degrees for a rotation, the set's own size otherwise."""
+    described = threat.set.canonical()
+    return float(described["rotation"]) if described["kind"] == "spatial" else 1.0

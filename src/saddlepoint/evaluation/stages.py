@@ -1,0 +1,58 @@
+"""A stage: one method, and for which models and threats it can say anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from saddlepoint.attack.protocol import Attack, parameters
+from saddlepoint.bound.base import BoundMethod
+from saddlepoint.core.digests import canonical_json
+from saddlepoint.spec import Access, Method, Model, Threat
+from saddlepoint.spec.bracket import CLEAN
+from saddlepoint.spec.evidence import Side
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The sample itself as witness: x0 lies in every set, so m* ≤ m(x0)."""
+
+    name: ClassVar[str] = CLEAN
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One method of a plan, as configured."""
+
+    config: Attack | BoundMethod | Clean
+
+    @property
+    def name(self) -> str:
+        """The method's name in evidence."""
+        return self.config.name
+
+    @property
+    def side(self) -> Side:
+        """Which side of the bracket it tightens."""
+        return "upper" if isinstance(self.config, (Clean, Attack)) else "lower"
+
+    def method(self, seed: int) -> Method:
+        """The identity under which its evidence is filed. What draws nothing has no seed."""
+        if isinstance(self.config, Attack):
+            return self.config.method(seed)
+        version = getattr(self.config, "version", "1")
+        return Method(self.name, version, canonical_json(parameters(self.config)))
+
+    def refusal(self, model: Model, threat: Threat) -> str:
+        """Why it cannot run on this model under this threat; "" if it can."""
+        if isinstance(self.config, Clean):
+            return ""
+        if isinstance(self.config, Attack):
+            allowed = model.access & threat.access
+            short = self.config.needs not in allowed
+            return f"{self.name} needs {self.config.needs.name} access, there is {allowed.name}" if short else ""
+        if model.access is not Access.GRAPH:
+            return f"{self.name} needs the model's graph, there is {model.access.name} access"
+        if threat.set.parametric:
+            return f"{self.name} bounds sets of points, not of parameters"
+        return ""
