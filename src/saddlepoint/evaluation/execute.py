@@ -95,13 +95,19 @@ def _clean(model: Model, unit: Unit, work: Work) -> Result:
 def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     ids = tuple(subject.sample for subject in unit.subjects)
     rows = Rows(unit.x, unit.y, ids, unit.threat.set, unit.threat.goal)
-    settings = EngineSettings(batch=work.batch, seed=work.seed, deterministic=work.deterministic, stop=work.late)
+    settings = EngineSettings(
+        batch=work.batch,
+        seed=work.seed,
+        deterministic=work.deterministic,
+        queries=unit.threat.queries,
+        stop=work.late,
+    )
     outcome = run(model, attack, rows, settings)
-    stopped = bool(outcome.stopped)
-    # an attack that was cut short has not said what it would have said of the survivors
-    keep = [i for i, s in enumerate(outcome.status) if s == "ok" and (outcome.success[i] or not stopped)]
+    # an attack that was cut short has not said what it would have said of the survivors: they stay undone
+    keep = [i for i, s in enumerate(outcome.status) if s == "ok" or (s == "stopped" and bool(outcome.success[i]))]
+    stopped = "stopped" in outcome.status
     failed = [
-        (unit.subjects[i], outcome.messages[i] or f"logits were {s}")
+        (unit.subjects[i], outcome.message[i] or "no finite logits")
         for i, s in enumerate(outcome.status)
         if s in ("error", "nan")
     ]
@@ -114,7 +120,7 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     name, data = pack({"witness": witness})
     costs = [Cost(int(outcome.forwards[i]) + 1, int(outcome.backwards[i]), 0, float(outcome.seconds[i])) for i in keep]
     gauges = unit.threat.set.rows(index).gauge(part.x, witness) * _unit_of_size(unit.threat)
-    out, refused = _upper_rows(part, work, seen, costs, {i: name for i in range(len(keep))}, gauges)
+    out, refused = _upper_rows(part, work, seen, costs, dict.fromkeys(range(len(keep)), name), gauges)
     blobs, inputs = _inputs(part, torch.arange(len(keep)))
     return Result(out, [(name, data), *blobs], inputs, failed + refused, stopped=stopped)
 

@@ -56,3 +56,7 @@ class Stage:
         if threat.set.parametric:
             return f"{self.name} bounds sets of points, not of parameters"
         return ""
+
+    def window(self, batch: int) -> int:
+        """Samples in one unit of work: enough to keep the batch full while samples fall, few where one costs much."""
+        return 2 * batch if self.side == "upper" else max(1, batch // 2)

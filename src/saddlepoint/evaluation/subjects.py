@@ -1,4 +1,4 @@
-"""From data to subjects: every sample is looked at once, named by its content, and refused if no claim can rest on it."""
+"""From data to subjects: every sample is looked at once, named by its content, refused if no claim can rest on it."""
 
 from __future__ import annotations
 

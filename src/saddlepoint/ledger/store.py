@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +38,15 @@ class Ledger:
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
         self.path = Path(path)
         self._db = connect(self.path, create=create)
+        self._folder: TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def temporary(cls) -> Ledger:
+        """A ledger that goes when it is closed or no longer used."""
+        folder = TemporaryDirectory(prefix="saddlepoint-", ignore_cleanup_errors=True)
+        ledger = cls(Path(folder.name) / "evidence.ledger")
+        ledger._folder = folder  # its finaliser removes the folder with the last reference
+        return ledger
 
     def __enter__(self) -> Ledger:
         return self
@@ -49,6 +59,8 @@ class Ledger:
         with suppress(sqlite3.Error):  # else the log stays beside the file and is read back at the next opening
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -84,9 +96,9 @@ class Ledger:
         """Register a model."""
         self._db.execute("INSERT OR IGNORE INTO models VALUES (?,?)", (model.digest, canonical_json(asdict(model))))
 
-    def ask(self, threat: str, subjects: Sequence[Subject], first_position: int = 0) -> None:
-        """State which samples a claim under this threat is about: they count as NOT_RUN until evidence comes."""
-        rows = [(s.model, threat, s.content, s.sample, s.label, first_position + i) for i, s in enumerate(subjects)]
+    def ask(self, threat: str, subjects: Iterable[tuple[Subject, int]]) -> None:
+        """State which samples, at which positions of the data, a claim is about: NOT_RUN until evidence comes."""
+        rows = [(s.model, threat, s.content, s.sample, s.label, position) for s, position in subjects]
         self._db.executemany("INSERT OR IGNORE INTO asked VALUES (?,?,?,?,?,?)", rows)
 
     def add(self, rows: Iterable[Evidence]) -> None:

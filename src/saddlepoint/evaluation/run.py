@@ -1,0 +1,274 @@
+"""The anytime schedule: cheapest evidence first, for every sample and threat, until nothing is open or time is up.
+
+    for stage in plan (cheapest first):  for threat:  for unit of samples still open:  execute, commit
+
+A unit's rows and blobs are committed together, so the ledger's bracket is valid at any moment, and resuming is the plan
+minus the rows present. Which samples a stage sees is decided by the evidence of *earlier* stages alone: an interrupted
+and resumed run forms the same units as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import torch
+
+from saddlepoint.core.digests import digest_json
+from saddlepoint.core.errors import Contradiction, InputError, StochasticModel
+from saddlepoint.data import Data
+from saddlepoint.evaluation.execute import Result, Unit, Work
+from saddlepoint.evaluation.exhibits import keep_exhibits
+from saddlepoint.evaluation.plan import Plan
+from saddlepoint.evaluation.pool import Pool, Source, open_pool
+from saddlepoint.evaluation.stages import Stage
+from saddlepoint.evaluation.subjects import Sample, choose, scan
+from saddlepoint.evaluation.versions import versions
+from saddlepoint.ledger import Ledger, ModelRow, RunRow
+from saddlepoint.spec import Access, Method, Model, Threat, Verdict
+
+_OPEN = (Verdict.OPEN, Verdict.NOT_RUN, Verdict.ERROR)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: model + data + threats, how hard to try, and how to carry it out.
+
+    `budget` is in seconds of wall time (None: until the plan ends). `source` loads the model in a worker process.
+    """
+
+    model: Model
+    data: Data
+    threats: tuple[Threat, ...]
+    plan: Plan
+    n: int | None = None
+    sample: str = "first"
+    budget: float | None = None
+    workers: int | str = 1
+    work: Work = field(default_factory=Work)
+    source: Source | None = None
+    model_spec: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The running bracket: verdict counts of the threat under way, and how far its stage is."""
+
+    threat: Threat
+    stage: str
+    counts: Counter[Verdict]
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the stage ends, from its own pace; None before the first unit."""
+        return self.seconds * (self.total - self.done) / self.done if self.done else None
+
+
+Watch = Callable[[Progress], None]
+
+
+def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) -> RunRow:
+    """Carry out a request into a ledger; the same request again resumes.
+
+    Raises InputError (nothing is written), SubjectChanged, LedgerError, WorkerDied, Contradiction (everything found
+    so far is in the ledger), KeyboardInterrupt (the same).
+    """
+    _refuse_stochastic(request.model)
+    threats = [threat.within(request.model.domain) for threat in request.threats]
+    if not threats:
+        raise InputError("no threat was given.", "Say what the adversary may do, e.g. linf:8/255.")
+    positions = choose(request.data, request.n, request.sample, request.work.seed)
+    samples = scan(request.model, request.data, positions)
+    begun = time.time()
+    record = _record(request, threats, len(samples), begun)
+    name = digest_json([record.spec, record.started])
+    with ledger.transaction():
+        _register(request, threats, samples, ledger)
+        ledger.put_run(name, record)
+    schedule = _Schedule(request, ledger, samples, watch, begun)
+    try:
+        with open_pool(request.model, request.source, request.workers, request.work.deterministic) as pool:
+            schedule.carry_out(threats, pool)
+        keep_exhibits(request.model, request.data, threats, samples, ledger, request.work.seed)
+        interrupted = False
+    except BaseException:
+        interrupted = True
+        raise
+    finally:
+        record = replace(
+            record,
+            seconds=time.time() - begun,
+            interrupted=interrupted,
+            untested=[*record.untested, *sorted(schedule.refused)],
+        )
+        with ledger.transaction():
+            ledger.put_run(name, record)
+    return record
+
+
+class _Schedule:
+    """The state of one call: what is decided so far, and what refused to run."""
+
+    def __init__(self, request: Request, ledger: Ledger, samples: list[Sample], watch: Watch, begun: float) -> None:
+        self.request, self.ledger, self.samples, self.watch = request, ledger, samples, watch
+        self.refused: set[str] = set()
+        deadline = None if request.budget is None else begun + request.budget
+        self.work = replace(request.work, deadline=deadline)
+        self.counts: dict[str, Counter[Verdict]] = {}
+        self.verdicts: dict[str, dict[str, Verdict]] = {}
+
+    def carry_out(self, threats: list[Threat], pool: Pool) -> None:
+        """Stage by stage; within a stage, threat by threat."""
+        plans = [(threat, self.request.plan.stages(threat)) for threat in threats]
+        for threat in threats:
+            self._recount(threat, [sample.subject.content for sample in self.samples])
+        for level in range(max(len(stages) for _, stages in plans)):
+            for threat, stages in plans:
+                if level < len(stages) and not self.work.late():
+                    earlier = [stage.method(self.work.seed) for stage in stages[:level]]
+                    self._stage(stages[level], threat, earlier, pool)
+
+    def _stage(self, stage: Stage, threat: Threat, earlier: list[Method], pool: Pool) -> None:
+        refusal = stage.refusal(self.request.model, threat)
+        if refusal:
+            self.refused.add(refusal)
+            return
+        begun, done = time.time(), 0
+        todo = self._units(stage, threat, earlier)
+        total = sum(len(unit) for unit in todo)
+        self._tell(threat, stage, 0, total, begun)
+        results = pool.map(self._load(stage, threat, todo), self.work)
+        for unit, result in results:
+            self._commit(unit, result)
+            done += len(unit.subjects)
+            self._tell(threat, stage, done, total, begun)
+            if result.refused:
+                self.refused.add(result.refused)
+                break
+            if self.work.late():
+                break
+
+    def _units(self, stage: Stage, threat: Threat, earlier: list[Method]) -> list[list[Sample]]:
+        """Samples still open after the earlier stages, cut into windows; windows that are done fall away."""
+        model, text, size = self.request.model.digest, threat.canonical(), stage.window(self.work.batch)
+        present = self.ledger.done(model, text, stage.method(self.work.seed))
+        candidates = self._candidates(text, earlier)
+        windows = [candidates[i : i + size] for i in range(0, len(candidates), size)]
+        units = []
+        for window in windows:
+            missing = [s for s in window if s.subject.content not in present]
+            missing = [s for s in missing if self.verdicts[text][s.subject.content] in _OPEN]
+            if missing:
+                units.append(window if self.work.deterministic else missing)
+        return units
+
+    def _candidates(self, threat: str, earlier: list[Method]) -> list[Sample]:
+        """Samples that the earlier stages left open. Whoever decided the others: a later stage, another run?"""
+        if not earlier:
+            return self.samples
+        decided = [s.subject.content for s in self.samples if self.verdicts[threat][s.subject.content] not in _OPEN]
+        settled = set()
+        for start in range(0, len(decided), 256):
+            some = decided[start : start + 256]
+            before = self.ledger.brackets(self.request.model.digest, threat, some, earlier)
+            settled.update(content for content, bracket in before.items() if bracket.verdict not in _OPEN)
+        return [s for s in self.samples if s.subject.content not in settled]
+
+    def _load(self, stage: Stage, threat: Threat, windows: list[list[Sample]]) -> Iterator[Unit]:
+        for window in windows:
+            if self.work.late():
+                return
+            batch = self.request.data.take([sample.position for sample in window])
+            yield Unit(stage, threat, batch.x, batch.y, tuple(sample.subject for sample in window))
+
+    def _commit(self, unit: Unit, result: Result) -> None:
+        text, method = unit.threat.canonical(), unit.stage.method(self.work.seed)
+        with self.ledger.transaction():
+            for name, data in result.blobs:
+                self.ledger.add_packed(name, data)
+            if result.inputs:
+                self.ledger.add_inputs(result.inputs[1], result.inputs[0])
+            self.ledger.add(result.rows)
+            self.ledger.clear_failures(text, method, [row.subject for row in result.rows])
+            self.ledger.add_failures(text, method, result.failed)
+        self._recount(unit.threat, [subject.content for subject in unit.subjects])
+        if self.counts[text][Verdict.CONTRADICTION]:
+            bad = next(c for c, v in self.verdicts[text].items() if v is Verdict.CONTRADICTION)
+            sample = next(s.subject.sample for s in self.samples if s.subject.content == bad)
+            raise Contradiction(
+                f"sample {sample}: a certificate lies above a witnessed margin, so some method is unsound.",
+                "The run has stopped; `saddlepoint replay` shows which evidence does not hold.",
+            )
+
+    def _recount(self, threat: Threat, contents: list[str]) -> None:
+        text = threat.canonical()
+        known = self.verdicts.setdefault(text, {})
+        for start in range(0, len(contents), 256):
+            folded = self.ledger.brackets(self.request.model.digest, text, contents[start : start + 256])
+            known.update((content, bracket.verdict) for content, bracket in folded.items())
+        self.counts[text] = Counter(known.values())
+
+    def _tell(self, threat: Threat, stage: Stage, done: int, total: int, begun: float) -> None:
+        counts = self.counts[threat.canonical()]
+        self.watch(Progress(threat, stage.name, counts, done, total, time.time() - begun))
+
+
+def _refuse_stochastic(model: Model) -> None:
+    if model.stochastic:
+        raise StochasticModel(
+            f"{model.name} gives different outputs for the same input, so the margin of one draw bounds nothing.",
+            "Fix its randomness (eval mode, a seed inside the model), or evaluate the average of many draws as a "
+            "model of its own.",
+        )
+
+
+def _register(request: Request, threats: Sequence[Threat], samples: list[Sample], ledger: Ledger) -> None:
+    model, data = request.model, request.data
+    spec = request.model_spec or model.name
+    ledger.bind("model", spec, model.digest)
+    ledger.bind("data", data.spec, data.digest)
+    row = ModelRow(
+        digest=model.digest,
+        name=model.name,
+        spec=spec,
+        access=Access(model.access).name or str(int(model.access)),
+        classes=model.classes,
+        domain=model.domain.canonical(),
+        shape=tuple(model.shape),
+        notes=model.notes,
+        class_names=data.class_names,
+    )
+    ledger.add_model(row)
+    for threat in threats:
+        ledger.ask(threat.canonical(), [(sample.subject, sample.position) for sample in samples])
+
+
+def _record(request: Request, threats: Sequence[Threat], n: int, begun: float) -> RunRow:
+    threads = torch.get_num_threads()
+    return RunRow(
+        spec={
+            "model": request.model_spec or request.model.name,
+            "data": request.data.spec,
+            "threats": [threat.canonical() for threat in threats],
+            "n": n,
+            "sample": request.sample,
+            "plan": request.plan.name,
+            "seed": request.work.seed,
+            "budget": request.budget,
+            "workers": request.workers,
+            "threads": threads,
+            "device": request.work.device,
+            "deterministic": request.work.deterministic,
+        },
+        started=datetime.fromtimestamp(begun, UTC).isoformat(timespec="milliseconds"),
+        seconds=0.0,
+        interrupted=True,  # until the end is reached: a killed run has said so in advance
+        versions=versions(),
+        untested=[],
+    )
