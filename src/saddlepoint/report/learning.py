@@ -1,0 +1,50 @@
+"""Learning curves from events. They are the trainer's own measurements, not evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saddlepoint.core.figures import BLUE, VERMILLION, figure, to_svg
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """One training run as a picture."""
+
+    run: str
+    svg: str
+    epochs: int
+
+
+def learning_curves(events: Sequence[Mapping[str, Any]]) -> list[LearningCurve]:
+    """One picture per run that has at least two epochs; other events are left alone."""
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event.get("kind") == "epoch" and isinstance(event.get("epoch"), int):
+            runs.setdefault(str(event.get("run", "")), []).append(event)
+    drawn = []
+    for index, (run, own) in enumerate(runs.items()):
+        own = sorted(own, key=lambda event: event["epoch"])
+        if len(own) > 1:
+            drawn.append(LearningCurve(run, _draw(own, run, f"learning{index}"), len(own)))
+    return drawn
+
+
+def _draw(events: Sequence[Mapping[str, Any]], run: str, prefix: str) -> str:
+    fig, axes = figure(5.4, 2.6)
+    for key, colour, style in (("clean", BLUE, "-"), ("robust", VERMILLION, (0, (4, 1.6)))):
+        points = [(event["epoch"], event[key]) for event in events if _finite(event.get(key))]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy while training")
+    return to_svg(fig, f"Learning curve of {run}", prefix)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
