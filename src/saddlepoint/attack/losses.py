@@ -1,0 +1,64 @@
+"""Objectives of attacks, all to be maximised; with a target they drive towards it, else away from y.
+
+    ce       log Σ_j exp z_j − z_y                               targeted: z_t − log Σ_j exp z_j
+    margin   max_{j≠y} z_j − z_y                                 targeted: z_t − z_y
+    dlr      −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3 + 1e-12)      targeted: −(z_y − z_t) / (z_π1 − ½(z_π3 + z_π4) + 1e-12)
+
+DLR: Croce & Hein 2020, eq. 6 and 7; π sorts the logits downwards. It needs three classes, targeted four: below
+that it is undefined (z_π1 − z_π3 has no third logit, or all of the quotient is constant), and the margin takes
+its place. Losses are summed, never averaged, and row i depends on row i alone. Cross-entropy is computed in
+float64 (the engine hands logits over in it): in float32 a confident network's loss and slope round to exactly 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saddlepoint.attack.protocol import Objective
+from saddlepoint.core.errors import InputError
+
+_TINY = 1e-12  # Croce & Hein's constant: a tie of all logits must not divide by zero
+
+
+def ce(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"], target: Int64[Tensor, " b"] | None) -> Float[Tensor, " b"]:
+    """Cross-entropy of y, or minus that of the target; float64."""
+    wide = z.double()
+    if target is None:
+        return wide.logsumexp(1) - _pick(wide, y)
+    return _pick(wide, target) - wide.logsumexp(1)
+
+
+def margin(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"], target: Int64[Tensor, " b"] | None) -> Float[Tensor, " b"]:
+    """max_{j≠y} z_j − z_y, or z_t − z_y: positive once y is beaten."""
+    rival = _rival(z, y) if target is None else _pick(z, target)
+    return rival - _pick(z, y)
+
+
+def dlr(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"], target: Int64[Tensor, " b"] | None) -> Float[Tensor, " b"]:
+    """Difference of logits ratio: blind to shift and scale of the logits. The margin below 3 (targeted: 4) classes."""
+    if z.shape[1] < (3 if target is None else 4):
+        return margin(z, y, target)
+    top = z.topk(3 if target is None else 4, dim=1).values
+    spread = top[:, 0] - (top[:, 2] if target is None else (top[:, 2] + top[:, 3]) / 2)
+    return margin(z, y, target) / (spread + _TINY)
+
+
+LOSSES: dict[str, Objective] = {"ce": ce, "margin": margin, "dlr": dlr}
+
+
+def objective(name: str) -> Objective:
+    """The objective of that name. Raises InputError with the list otherwise."""
+    if name not in LOSSES:
+        raise InputError(f"there is no loss {name!r}.", f"Known: {', '.join(LOSSES)}.")
+    return LOSSES[name]
+
+
+def _pick(z: Tensor, index: Tensor) -> Tensor:
+    return z.gather(1, index[:, None])[:, 0]
+
+
+def _rival(z: Tensor, y: Tensor) -> Tensor:
+    """max_{j≠y} z_j."""
+    return z.scatter(1, y[:, None], -torch.inf).amax(1)

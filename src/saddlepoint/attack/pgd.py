@@ -1,0 +1,80 @@
+"""Projected gradient ascent on a loss inside S(x0).
+
+    x_{i+1} = P_S(x_i + α ε d(∇ loss(x_i))),   α = 2.5 / steps,   x_0 ~ uniform on S
+
+d is the steepest direction of the set's norm (steps.py). Madry et al. 2018, §2.1 and appendix; step 2.5 ε / steps
+as there. The engine records the margin at x0 and at every iterate, so the answer is the best point seen.
+With `polish` the last ask is one Frank–Wolfe vertex, argmax over S of <∇ loss(x_{N−1}), z> (`set.lmo`): it is a
+legitimate point of the set, exact for affine models in every norm, where fixed ℓ2 and ℓ1 steps only come close.
+Cost of an item: steps + 1 forwards (one more with polish), `steps` backwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from saddlepoint.attack.losses import objective
+from saddlepoint.attack.protocol import Answers, Ask, Attack
+from saddlepoint.attack.rows import Rows
+from saddlepoint.attack.steps import direction, project, start
+from saddlepoint.spec.access import Access
+
+
+@dataclass(frozen=True)
+class State:
+    """The last iterate, the last gradient, and how many asks were answered."""
+
+    rows: Rows
+    x: Tensor
+    grad: Tensor
+    asked: int
+
+
+@dataclass(frozen=True)
+class PGD(Attack[State]):
+    """`step` is α in units of ε (None: 2.5 / steps); `random_start` False starts every restart at x0."""
+
+    name: ClassVar[str] = "pgd"
+    steps: int = 20
+    restarts: int = 1
+    loss: str = "ce"
+    step_size: float | None = None
+    random_start: bool = True
+    polish: bool = True
+
+    @property
+    def forwards(self) -> int:
+        return self.steps + 1 + self.polish
+
+    @property
+    def backwards(self) -> int:
+        return self.steps
+
+    @property
+    def stream(self) -> str:
+        return f"{self.name}-{self.loss}"
+
+    def init(self, rows: Rows) -> tuple[State, Ask]:
+        x = start(rows, self.random_start)
+        return State(rows, x, x, 0), self._ask(x, 0)
+
+    def step(self, state: State, answers: Answers) -> tuple[State, Ask | None]:
+        rows, asked = state.rows, state.asked + 1
+        if asked <= self.steps:
+            alpha = 2.5 / self.steps if self.step_size is None else self.step_size
+            grad = answers.grad
+            x = project(rows, state.x + alpha * direction(rows, state.x, grad))
+            return State(rows, x, grad, asked), self._ask(x, asked)
+        if asked == self.steps + 1 and self.polish and not rows.set.parametric:
+            x = rows.set.lmo(rows.x0, state.grad)
+            return replace(state, x=x, asked=asked), Ask(x, Access.SCORES)
+        return state, None
+
+    def _ask(self, x: Tensor, asked: int) -> Ask:
+        """Gradients for the first `steps` points; the last iterate is only looked at."""
+        if asked == self.steps:
+            return Ask(x, Access.SCORES)
+        return Ask(x, Access.GRADIENT, objective(self.loss), scale_free=True)
