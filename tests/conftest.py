@@ -29,7 +29,7 @@ _CHECKED = (
 _early = [name for name in sys.modules if name.startswith("saddlepoint.")]
 if _early:
     raise pytest.UsageError(f"imported before the type checks could be put on: {_early}")
-install_import_hook(_CHECKED, "beartype.beartype")
+install_import_hook(_CHECKED, "typecheck.checked")
 
 import torch  # noqa: E402  # after the hook
 
