@@ -27,7 +27,7 @@ def transpose(op: LinearOp, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tu
     `transpose(op.absolute(), a, in_shapes)` is |W|ᵀ a.
     """
     zeros = tuple(cotangent.new_zeros((cotangent.shape[0], *shape)) for shape in in_shapes)
-    _, pull = torch.func.vjp(op.map, *zeros)
+    pull = torch.func.vjp(op.map, *zeros)[1]
     return pull(cotangent)
 
 
