@@ -1,0 +1,156 @@
+"""`from_torch`: an `nn.Module` becomes a spec.Model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.adapters.options import Domain, as_box
+from saddlepoint.adapters.outputs import Outputs, Present
+from saddlepoint.adapters.probe import examine, gradient_obstacle, probe_inputs
+from saddlepoint.adapters.snapshot import (
+    Deployed,
+    Frozen,
+    Live,
+    borrowed,
+    floating_type,
+    frozen_copy,
+    module_digest,
+    normaliser,
+)
+from saddlepoint.core.digests import digest
+from saddlepoint.core.errors import InputError
+from saddlepoint.geometry import Box
+from saddlepoint.graph.agreement import agree
+from saddlepoint.graph.capture import capture
+from saddlepoint.graph.ir import Graph
+from saddlepoint.spec import Access, Model
+
+_USUAL = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 224, 224))
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How to take a module in, beside its domain and normalisation."""
+
+    outputs: str = "auto"
+    classes: int | None = None
+    live: bool = False
+    graph: Graph | None = None
+    """The network's graph where a reader made it already (without normalisation and presentation)."""
+
+
+def from_torch(
+    net: nn.Module,
+    domain: Domain | None,
+    *,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    shape: tuple[int, ...] | Tensor | None = None,
+    name: str | None = None,
+    live: bool = False,
+    ways: Ways | None = None,
+) -> Model:
+    """A model from a module; `domain=(0, 1)` in raw input units, `mean`/`std` become part of the model.
+
+    The module is copied, put in eval mode and frozen: later changes of `net` change nothing here, and
+    `net` itself is left as it was. `live=True` takes a view instead (for training loops: weights as they
+    are at each call, flags restored after it). `shape` is one input's shape, or an example batch.
+    Found out and stated in `notes`: kind of outputs, classes, level of access, randomness.
+
+    Raises UnsupportedModel (no classifier, cannot be copied or run), NonFinite, InputError.
+    """
+    name = name or type(net).__name__
+    box = as_box(domain, name)
+    ways = ways or Ways(live=live)
+    size = _input_shape(net, box, shape)
+    notes: list[str] = [] if shape is not None else [f"input shape {size} found by trying"]
+    if any(m.training for m in net.modules()):
+        notes.append("the module was in train mode; it is evaluated in eval mode (the module itself is left as it was)")
+    inner = net if ways.live else frozen_copy(net)
+    normalise = normaliser(mean, std, size, floating_type(net))
+    module = Deployed(inner, None if normalise is None else normalise.to(device_of(net)))
+    with borrowed(module):
+        return finish(module, box, size, name, ways, notes)
+
+
+def finish(
+    module: Deployed, box: Box, size: tuple[int, ...], name: str, ways: Ways, notes: Sequence[str] = ()
+) -> Model:
+    """A model from a frozen (or borrowed) module: asks it everything and says what was found."""
+    fn = Live(module) if ways.live else Frozen(module)
+    x = probe_inputs(box, size).to(device_of(module.net))
+    found = examine(fn.raw, x, told=ways.outputs, classes=ways.classes)
+    module.present = Present(found.outputs, found.classes).to(x.device)
+    mark = module_digest(module, size)
+    said = [*notes, *found.notes]
+    if ways.live:
+        said.append("a live view: weights may change; the digest says what they were when the view was taken")
+        mark = digest(f"live:{mark}")
+    access, graph, reason = _access(fn, x, box, ways, found.stochastic)
+    said += [reason] if reason else []
+    return Model(fn, box, found.classes, access, mark, size, found.stochastic, name, graph, tuple(said))
+
+
+def _access(fn: Frozen, x: Tensor, box: Box, ways: Ways, stochastic: bool) -> tuple[Access, Graph | None, str]:
+    """Level of access, the graph where there is one, and why the level is not GRAPH."""
+    if fn.module.present.outputs is Outputs.LABELS:
+        return Access.LABEL, None, ""
+    obstacle = gradient_obstacle(fn, x)
+    if obstacle:
+        return Access.SCORES, None, f"access SCORES: {obstacle}"
+    if stochastic or ways.live:
+        why = "a random model has no one graph" if stochastic else "the graph of changing weights proves nothing"
+        return Access.GRADIENT, None, f"access GRADIENT, no certificates: {why}"
+    try:
+        return Access.GRAPH, _graph(fn, x, box, ways.graph), ""
+    except InputError as error:  # the reason is kept with the model
+        return Access.GRADIENT, None, f"access GRADIENT, no certificates: {type(error).__name__}: {error}"
+
+
+def _graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> Graph:
+    plain = fn.module.normalise is None and fn.module.present.outputs is Outputs.LOGITS
+    graph = known if known is not None and plain else capture(fn.module, x[:2].to(fn.dtype))
+    agree(graph, fn, box)
+    return graph
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where the module's tensors lie."""
+    for tensor in (*net.parameters(), *net.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _input_shape(net: nn.Module, box: Box, shape: tuple[int, ...] | Tensor | None) -> tuple[int, ...]:
+    if isinstance(shape, Tensor):
+        return tuple(shape.shape[1:])
+    if shape is not None:
+        return tuple(shape)
+    first = next((m for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d))), None)
+    tries: list[tuple[int, ...]] = list(_USUAL)
+    if isinstance(first, nn.Linear):
+        tries = [s for s in tries if torch.Size(s).numel() == first.in_features] + [(first.in_features,)]
+    with borrowed(net):
+        works = [s for s in tries if _runs(net, box, s)]
+    if isinstance(first, nn.Linear) and works:
+        return works[0]  # the image shape where there is a Flatten in front, else the features
+    if len(works) != 1:
+        raise InputError(
+            f"The input shape of {type(net).__name__} is unknown"
+            + (f": it takes {', '.join(map(str, works))}." if works else "."),
+            "Give shape=, one input's shape without the batch axis, e.g. shape=(3, 32, 32).",
+        )
+    return works[0]
+
+
+def _runs(net: nn.Module, box: Box, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            net(probe_inputs(box, shape, 3).to(device_of(net), floating_type(net)))
+    except Exception:  # a wrong shape fails in as many ways as there are modules
+        return False
+    return True
