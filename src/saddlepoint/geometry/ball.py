@@ -7,7 +7,7 @@ nested in their size, and size 0 leaves x₀ alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,13 +34,13 @@ class Ball(PerturbationSet):
         object.__setattr__(self, "size", sizes.parse_size(size))
         object.__setattr__(self, "box", box)
 
-    def resized(self, size: SizeLike) -> Self:
+    def resized(self, size: SizeLike) -> Ball:
         return replace(self, size=size)
 
-    def rows(self, index: Tensor) -> Self:
+    def rows(self, index: Tensor) -> Ball:
         return self if not isinstance(self.size, Tensor) else replace(self, size=sizes.take(self.size, index))
 
-    def within(self, box: Box) -> Self:
+    def within(self, box: Box) -> Ball:
         return replace(self, box=into_box(self.box, box))
 
     def canonical(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Self
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,7 +65,7 @@ class PerturbationSet(ABC):
         """The same set at another size."""
         self._refuse("resized", "Build the set anew.")
 
-    def rows(self, index: Tensor) -> Self:
+    def rows(self, index: Tensor) -> PerturbationSet:
         """The set for the chosen rows of the batch: selects per-sample sizes; itself if the size is scalar."""
         return self
 
