@@ -1,8 +1,9 @@
 """Objectives of attacks, all to be maximised; with a target they drive towards it, else away from y.
 
-    ce       log Σ_j exp z_j − z_y                               targeted: z_t − log Σ_j exp z_j
-    margin   max_{j≠y} z_j − z_y                                 targeted: z_t − z_y
-    dlr      −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3 + 1e-12)      targeted: −(z_y − z_t) / (z_π1 − ½(z_π3 + z_π4) + 1e-12)
+    ce       log Σ_j exp z_j − z_y                targeted: z_t − log Σ_j exp z_j
+    margin   max_{j≠y} z_j − z_y                  targeted: z_t − z_y
+    dlr      −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3 + 1e-12)
+                                                  targeted: −(z_y − z_t) / (z_π1 − ½(z_π3 + z_π4) + 1e-12)
 
 DLR: Croce & Hein 2020, eq. 6 and 7; π sorts the logits downwards. It needs three classes, targeted four: below
 that it is undefined (z_π1 − z_π3 has no third logit, or all of the quotient is constant), and the margin takes

@@ -19,7 +19,7 @@ from torch import Tensor
 from saddlepoint.attack.losses import objective
 from saddlepoint.attack.protocol import Answers, Ask, Attack
 from saddlepoint.attack.rows import Rows
-from saddlepoint.attack.steps import direction, project, start
+from saddlepoint.attack.steps import ascend, project, start
 from saddlepoint.spec.access import Access
 
 
@@ -66,9 +66,9 @@ class PGD(Attack[State]):
         if asked <= self.steps:
             alpha = 2.5 / self.steps if self.step_size is None else self.step_size
             grad = answers.grad
-            x = project(rows, state.x + alpha * direction(rows, state.x, grad))
+            x = project(rows, ascend(rows, state.x, grad, alpha))
             return State(rows, x, grad, asked), self._ask(x, asked)
-        if asked == self.steps + 1 and self.polish and not rows.set.parametric:
+        if asked == self.steps + 1 and self.polish:
             x = rows.set.lmo(rows.x0, state.grad)
             return replace(state, x=x, asked=asked), Ask(x, Access.SCORES)
         return state, None

@@ -72,7 +72,7 @@ def concat(values: Sequence[T]) -> T:
     if len(values) == 1:
         return first
     if isinstance(first, Tensor):
-        return torch.cat(list(values))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return torch.cat(list(values))  # pyright: ignore
     if isinstance(first, PerturbationSet) and isinstance(first.size, Tensor):
         return first.resized(torch.cat([v.size for v in values]))  # pyright: ignore
     if isinstance(first, Rows):

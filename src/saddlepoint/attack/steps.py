@@ -20,6 +20,7 @@ from torch import Tensor
 
 from saddlepoint.attack.rows import Rows
 from saddlepoint.core.arithmetic import per_row
+from saddlepoint.geometry import L1, L2, Linf
 from saddlepoint.geometry.interval import IntervalSet
 
 _SPARSITY = 0.01  # share of the coordinates that one ℓ1 step moves, at least one
@@ -57,18 +58,57 @@ def radius(rows: Rows, like: Float[Tensor, "b ..."]) -> float | Tensor:
     return float(size) if isinstance(size, Fraction) else per_row(size.to(like.dtype), like)
 
 
+def ascend(
+    rows: Rows, x: Float[Tensor, "b ..."], g: Float[Tensor, "b ..."], alpha: float | Tensor
+) -> Float[Tensor, "b ..."]:
+    """x + α ε d, not yet projected; α a number, or per row and broadcastable against x."""
+    if isinstance(rows.set, Linf):
+        size = radius(rows, g)
+        if isinstance(size, float) and isinstance(alpha, float):
+            return torch.add(x, g.sign(), alpha=alpha * size)  # one pass less in the hottest line of the house
+        return torch.addcmul(x, g.sign(), torch.as_tensor(alpha * size))
+    return torch.addcmul(x, direction(rows, x, g), torch.as_tensor(alpha, dtype=x.dtype, device=x.device))
+
+
 def direction(rows: Rows, x: Float[Tensor, "b ..."], g: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """ε d: the steepest step of the set's own norm at x, as long as the set is wide."""
-    if rows.set.kind == "linf":
+    if isinstance(rows.set, Linf):
         return g.sign() * radius(rows, g)
-    if rows.set.kind == "l2":
+    if isinstance(rows.set, L2):
         return unit(g) * radius(rows, g)
-    if rows.set.kind == "l1":
+    if isinstance(rows.set, L1):
         return _sparse(rows, x, g) * radius(rows, g)
     if isinstance(rows.set, IntervalSet) or rows.set.parametric:
         lower, upper = rows.limits or rows.set.hull(rows.x0)
         return g.sign() * ((upper - lower) / 2)
     return rows.set.lmo(rows.x0, g) - rows.x0
+
+
+def start(rows: Rows, random: bool) -> Float[Tensor, "b ..."]:
+    """A point of the set: drawn by the set itself (uniform where it can be), or x0, or the parameters that keep x0."""
+    if random:
+        return rows.set.sample(rows.x0, rows.random)
+    if rows.set.parametric:
+        return unmoved(rows)
+    return project(rows, rows.x0)
+
+
+def unmoved(rows: Rows) -> Float[Tensor, "b k"]:
+    """The parameters nearest to 0, which leave x0 as it is."""
+    lower, upper = rows.set.hull(rows.x0, rounding="in")
+    return torch.zeros_like(lower).clamp(lower, upper)
+
+
+def extreme_start(rows: Rows) -> Float[Tensor, "b ..."]:
+    """Auto-PGD's start: at distance ε from x0 in a random direction (ℓ∞, ℓ2), then P_S; others as `start`."""
+    shape, x0 = rows.x0.shape[1:], rows.x0
+    if isinstance(rows.set, Linf):
+        t = rows.random.uniform(shape, dtype=x0.dtype) * 2 - 1
+        top = per_row(t.flatten(1).abs().amax(1).clamp_min(torch.finfo(x0.dtype).tiny), t)
+        return project(rows, x0 + radius(rows, x0) * (t / top))
+    if isinstance(rows.set, L2):
+        return project(rows, x0 + radius(rows, x0) * unit(rows.random.normal(shape, dtype=x0.dtype)))
+    return start(rows, random=True)
 
 
 def unit(g: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
@@ -89,13 +129,3 @@ def _sparse(rows: Rows, x: Tensor, g: Tensor) -> Tensor:
     moved = (top.values > 0).to(g.dtype)
     step = moved / moved.sum(1, keepdim=True).clamp_min(1)
     return torch.zeros_like(weight).scatter_(1, top.indices, step).reshape(g.shape) * g.sign()
-
-
-def start(rows: Rows, random: bool) -> Float[Tensor, "b ..."]:
-    """A point of the set: drawn by the set itself (uniform where it can be), or x0, or the parameters that keep x0."""
-    if random:
-        return rows.set.sample(rows.x0, rows.random)
-    if rows.set.parametric:
-        lower, upper = rows.set.hull(rows.x0)
-        return torch.zeros_like(lower).clamp(lower, upper)
-    return project(rows, rows.x0)
