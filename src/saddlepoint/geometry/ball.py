@@ -61,7 +61,7 @@ class Ball(PerturbationSet):
         if self.box is not None:
             self.box.require_inside(x0, "x0")
 
-    def in_box(self, x0: Tensor, x: Tensor, slack: float) -> Tensor:
+    def in_box(self, x0: Tensor, x: Tensor, slack: float | int) -> Tensor:
         """(b,): the box's part of `contains`; without a box, that x is finite."""
         if self.box is not None:
             return self.box.contains(x0, x, slack=slack)
@@ -121,14 +121,16 @@ def around(x0: Tensor, size: Size, box: Box | None, rounding: HullRounding) -> I
 
 
 def proved_sum(terms: Tensor) -> Tensor:
-    """(b,) float64 ≥ Σ terms over (b, n) nonnegative float64 terms, each with at most three roundings of its own.
+    """(..., n) -> (...) float64 ≥ Σ terms ≥ 0, each term itself a sum or difference rounded once.
 
-    Σ exact ≤ Σ computed · (1 + γ_{n+3})/(1 − …) ≤ Σ computed · (1 + γ_{2n+8}) in any order of summation
-    (Higham 2002, §3.1, all terms ≥ 0); n smallest normals cover underflow, unless all terms are 0.
+    Σ exact ≤ Σ computed · (1 + γ_{2n+8}) in any order of summation, for all terms are ≥ 0 (Higham 2002, §3.1).
     """
-    n = terms.shape[-1]
-    total = terms.sum(-1)
-    return torch.where(total > 0, total * (1 + gamma(2 * n + 8)) + n * TINY, total)
+    return terms.sum(-1) * (1 + gamma(2 * terms.shape[-1] + 8))
+
+
+def proved_products(terms: Tensor) -> Tensor:
+    """The same where the terms are products of two rounded numbers: n smallest normals cover their underflow."""
+    return proved_sum(terms) + terms.shape[-1] * TINY
 
 
 def proved_inner(x0: Tensor, rows: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class PerturbationSet(ABC):
     # -- the maps ------------------------------------------------------------------------------------------
     @abstractmethod
     def contains(
-        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float = 0.0
+        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float | int = 0.0
     ) -> Bool[Tensor, " b"]:
         """Which rows of x lie in S(x₀), decided in float64; `slack` widens the set by so many input units."""
 

@@ -33,7 +33,7 @@ class Box(IntervalSet):
     lower: tuple[float, ...]
     upper: tuple[float, ...]
 
-    def __init__(self, lower: float | Sequence[float], upper: float | Sequence[float]) -> None:
+    def __init__(self, lower: float | int | Sequence[float | int], upper: float | int | Sequence[float | int]) -> None:
         low, high = _floats(lower), _floats(upper)
         count = max(len(low), len(high))
         if {len(low), len(high)} - {1, count}:
@@ -87,7 +87,7 @@ class Box(IntervalSet):
 
     # -- maps ----------------------------------------------------------------------------------------------
     def contains(
-        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float = 0.0
+        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float | int = 0.0
     ) -> Bool[Tensor, " b"]:
         """Exact: both sides are float64 numbers."""
         point = x.to(torch.float64)
@@ -128,7 +128,7 @@ def into_box(box: Box | None, inner: PerturbationSet | Box) -> Box:
     return inner if box is None else box.within(inner)
 
 
-def _floats(values: float | Sequence[float]) -> tuple[float, ...]:
+def _floats(values: float | int | Sequence[float | int]) -> tuple[float, ...]:
     numbers = (values,) if isinstance(values, (int, float)) else tuple(values)
     if not numbers:
         raise InputError("A box without limits.", "Give lower and upper, e.g. Box(0, 1).")

@@ -38,7 +38,7 @@ class Linf(IntervalSet, Ball):
         return around(x0, self.size, self.box, rounding)
 
     def contains(
-        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float = 0.0
+        self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"], *, slack: float | int = 0.0
     ) -> Bool[Tensor, " b"]:
         """Exact in both directions: x − x₀ = s + e by TwoSum, compared with the rational size."""
         s, e = two_sum(x.to(torch.float64), -x0.to(torch.float64))

@@ -41,29 +41,29 @@ def parse_size(value: SizeLike) -> Size:
 
 
 def below(size: Size, like: Tensor) -> Float[Tensor, "..."]:
-    """The largest float64 ≤ size, shaped to broadcast against `like` (b, …)."""
+    """The largest float64 ≤ size, as (b, 1, …) or (1, 1, …) for `like` (b, …)."""
     if isinstance(size, Fraction):
-        return torch.tensor(float_below(size), dtype=torch.float64, device=like.device)
+        return like.new_full([1] * like.ndim, float_below(size), dtype=torch.float64)
     return per_row(_matching(size, like), like)
 
 
 def above(size: Size, like: Tensor) -> Float[Tensor, "..."]:
-    """The smallest float64 ≥ size, shaped to broadcast against `like` (b, …)."""
+    """The smallest float64 ≥ size, as (b, 1, …) or (1, 1, …) for `like` (b, …)."""
     if isinstance(size, Fraction):
-        return torch.tensor(float_above(size), dtype=torch.float64, device=like.device)
+        return like.new_full([1] * like.ndim, float_above(size), dtype=torch.float64)
     return per_row(_matching(size, like), like)
 
 
 def square_below(size: Size, like: Tensor) -> Float[Tensor, "..."]:
     """A float64 ≤ size², within two units in the last place of it."""
     if isinstance(size, Fraction):
-        return torch.tensor(float_below(size * size), dtype=torch.float64, device=like.device)
+        return like.new_full([1] * like.ndim, float_below(size * size), dtype=torch.float64)
     square = _matching(size, like) * _matching(size, like)
     # fl(s²) errs by half a unit at most, so its lower neighbour is ≤ s²; 0² is exact
     return per_row(torch.nextafter(square, torch.zeros_like(square)), like)
 
 
-def add(size: Size, slack: float) -> Size:
+def add(size: Size, slack: float | int) -> Size:
     """size + slack, exactly for scalar sizes."""
     if slack == 0.0:
         return size
