@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -100,10 +101,16 @@ def _call(function: Callable[[Any], Any], backend: str, x: Tensor, name: str) ->
         return ArrayFunction(function)
     if backend == "torch":
         return function
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            if isinstance(function(x.clone()), Tensor):
-                return function
-    except Exception:  # a NumPy function given a tensor may raise anything; the second try reports
-        pass
+    if any(_answers(function, x.clone().requires_grad_(wanted)) for wanted in (True, False)):
+        return function
     return ArrayFunction(function)
+
+
+def _answers(function: Callable[[Any], Any], x: Tensor) -> bool:
+    """Whether the function takes tensors: it answers with one, and NumPy does not warn about being given one."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("error")
+        try:
+            return isinstance(function(x), Tensor)
+        except Exception:  # a NumPy function given a tensor may raise anything; the real call reports
+            return False

@@ -39,7 +39,8 @@ class Present(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.classes = classes
-        self.register_buffer("halves", torch.tensor([[-0.5], [0.5]]), persistent=False)
+        halves = torch.tensor([[-0.5], [0.5]])
+        self.register_buffer("halves", halves if outputs is Outputs.ONE_LOGIT else halves[:0], persistent=False)
 
     def forward(self, raw: Tensor) -> Tensor:
         """(b, K), (b, 1) or (b,) -> (b, classes)."""

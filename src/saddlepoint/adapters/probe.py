@@ -6,6 +6,7 @@ generators are put back as they were.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ _ROWS = 12
 _NOISE = 1e-5  # relative: below it, differences between two calls are rounding of parallel sums
 
 
-def probe_inputs(domain: Box, shape: tuple[int, ...], rows: int = _ROWS) -> Tensor:
+def probe_inputs(domain: Box, shape: tuple[int, ...], rows: int | None = None) -> Tensor:
     """(rows, *shape) float32 points of the domain: both extreme corners, then uniform draws."""
+    rows = rows or (_ROWS if is_small(shape) else 5)
     lower, upper = domain.limits(torch.zeros(1, *shape))
     # an unlimited side is looked at one unit deep
     lower, upper = (
@@ -35,6 +37,11 @@ def probe_inputs(domain: Box, shape: tuple[int, ...], rows: int = _ROWS) -> Tens
     inner = lower + (upper - lower) * Draws(keys).uniform(shape)
     points = torch.cat([lower.expand(1, *shape), upper.expand(1, *shape), inner])
     return torch.maximum(torch.minimum(points, upper), lower)  # rounding of lower + width·u stays inside
+
+
+def is_small(shape: tuple[int, ...]) -> bool:
+    """Whether a few dozen calls cost next to nothing (up to 64 x 64 colour images)."""
+    return math.prod(shape) <= 3 * 64 * 64
 
 
 def ask(call: Call, x: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from saddlepoint.adapters.graph_module import GraphModule
 from saddlepoint.adapters.options import Domain, as_box
 from saddlepoint.adapters.outputs import Outputs, Present
-from saddlepoint.adapters.probe import examine, gradient_obstacle, probe_inputs
+from saddlepoint.adapters.probe import examine, gradient_obstacle, is_small, probe_inputs
 from saddlepoint.adapters.snapshot import (
     Deployed,
     Frozen,
@@ -21,6 +22,7 @@ from saddlepoint.adapters.snapshot import (
     module_digest,
     normaliser,
 )
+from saddlepoint.adapters.tails import without_tail
 from saddlepoint.core.digests import digest
 from saddlepoint.core.errors import InputError
 from saddlepoint.geometry import Box
@@ -90,32 +92,55 @@ def finish(
     if ways.live:
         said.append("a live view: weights may change; the digest says what they were when the view was taken")
         mark = digest(f"live:{mark}")
-    access, graph, reason = _access(fn, x, box, ways, found.stochastic)
+    found_graph, access, reason = _access(fn, x, box, ways, found.stochastic)
     said += [reason] if reason else []
+    graph = None
+    if found_graph is not None:
+        fn, graph = found_graph
     return Model(fn, box, found.classes, access, mark, size, found.stochastic, name, graph, tuple(said))
 
 
-def _access(fn: Frozen, x: Tensor, box: Box, ways: Ways, stochastic: bool) -> tuple[Access, Graph | None, str]:
-    """Level of access, the graph where there is one, and why the level is not GRAPH."""
+def _access(
+    fn: Frozen, x: Tensor, box: Box, ways: Ways, stochastic: bool
+) -> tuple[tuple[Frozen, Graph] | None, Access, str]:
+    """The function with its graph where there is one, the level of access, and what to say about it."""
     if fn.module.present.outputs is Outputs.LABELS:
-        return Access.LABEL, None, ""
-    obstacle = gradient_obstacle(fn, x)
-    if obstacle:
-        return Access.SCORES, None, f"access SCORES: {obstacle}"
+        return None, Access.LABEL, ""
+    held: tuple[Frozen, Graph] | None = None
     if stochastic or ways.live:
         why = "a random model has no one graph" if stochastic else "the graph of changing weights proves nothing"
-        return Access.GRADIENT, None, f"access GRADIENT, no certificates: {why}"
-    try:
-        return Access.GRAPH, _graph(fn, x, box, ways.graph), ""
-    except InputError as error:  # the reason is kept with the model
-        return Access.GRADIENT, None, f"access GRADIENT, no certificates: {type(error).__name__}: {error}"
+        reason = f"access GRADIENT, no certificates: {why}"
+    else:
+        try:
+            held, reason = _with_graph(fn, x, box, ways.graph)
+        except InputError as error:  # the reason is kept with the model
+            reason = f"access GRADIENT, no certificates: {type(error).__name__}: {error}"
+    obstacle = gradient_obstacle(held[0] if held else fn, x)
+    if obstacle:
+        return None, Access.SCORES, f"access SCORES: {obstacle}"
+    return held, Access.GRADIENT if held is None else Access.GRAPH, reason
 
 
-def _graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> Graph:
-    plain = fn.module.normalise is None and fn.module.present.outputs is Outputs.LOGITS
-    graph = known if known is not None and plain else capture(fn.module, x[:2].to(fn.dtype))
-    agree(graph, fn, box)
-    return graph
+def _with_graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> tuple[tuple[Frozen, Graph], str]:
+    """The function and a graph that agrees with it. A final softmax or sigmoid is left out of both."""
+    module, example = fn.module, x[:2].to(fn.dtype)
+    raw = Deployed(module.net, module.normalise)
+    inner = known if known is not None and module.normalise is None else capture(raw, example)
+    agree(inner, fn.raw, box, _points(x))
+    cut = without_tail(inner, module.present.outputs)
+    if cut is not None:
+        inner, left = cut
+        fn = Frozen(Deployed(GraphModule(inner), None, left))
+    graph = inner
+    if fn.module.present.outputs is not Outputs.LOGITS:
+        graph = capture(fn.module, example)
+        agree(graph, fn, box, _points(x))
+    note = "" if cut is None else "the final softmax or sigmoid is left out: it moves no margin"
+    return (fn, graph), note
+
+
+def _points(x: Tensor) -> int:
+    return 16 if is_small(tuple(x.shape[1:])) else 2
 
 
 def device_of(net: nn.Module) -> torch.device:

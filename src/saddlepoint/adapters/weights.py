@@ -145,7 +145,7 @@ def load_weights(path: Path, options: LoadOptions, name: str) -> Model:
     shape = options.shape or _tuple(carried.get("shape"))
     classes = options.classes or carried.get("classes")
     module, shape = _built(arch, shape, classes, file.tensors, path)
-    module.to(options.device)
+    module.to(options.device).eval()
     return from_torch(
         module,
         options.domain if options.domain is not None else _tuple(carried.get("domain")),

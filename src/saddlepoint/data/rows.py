@@ -28,6 +28,10 @@ class Rows(ABC):
     def read(self, at: np.ndarray) -> np.ndarray:
         """Rows at these positions, (len(at), *shape), in raw units; a fresh array."""
 
+    def fingerprint(self) -> str | None:
+        """A digest of the content where there is a cheaper one than reading every row."""
+        return None
+
 
 class ArrayRows(Rows):
     """Rows of an array in memory."""
