@@ -1,8 +1,8 @@
 """Assembles a graph node by node: what torch.export's and ONNX's readers share.
 
 A reader holds *values*: `Ref` (a variable of the graph, batch axis left out of its shape) or `Tensor` (a constant,
-folded as the reader goes). The builder infers shapes by running every operator on the meta device and refuses what
-would mix the rows of the batch.
+folded as the reader goes). The builder infers shapes by running every operator once on two rows of zeros and
+refuses what would mix the rows of the batch.
 """
 
 from __future__ import annotations
@@ -123,10 +123,12 @@ class Builder:
         return unique
 
     def _infer(self, op: Op, inputs: tuple[Ref, ...]) -> Shape:
-        # N = 2 on the meta device: shapes only, nothing is computed
-        xs = [torch.empty((2, *r.shape), device="meta", dtype=self.dtype) for r in inputs]
+        # two rows of zeros: torch's meta device would need no arithmetic, but a second of imports
+        device = next((t.device for t in op.tensors().values()), None)
+        xs = [torch.zeros((2, *r.shape), device=device, dtype=self.dtype) for r in inputs]
         try:
-            y = op.to("meta")(*xs)
+            with torch.no_grad():
+                y = op(*xs)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             shapes = ", ".join(f"(N, {str(r.shape)[1:-1]})" for r in inputs)
             raise UnsupportedModel(

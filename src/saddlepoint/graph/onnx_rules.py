@@ -1,0 +1,78 @@
+"""One rule per ONNX operator: a node with at least one variable input -> operators of the IR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saddlepoint.graph import algebra, ops
+from saddlepoint.graph import onnx_layers as layers
+from saddlepoint.graph import onnx_shapes as shapes
+from saddlepoint.graph.onnx_call import Call, Rule
+from saddlepoint.graph.ops_base import Op
+
+
+def _plain(op: Op) -> Rule:
+    return lambda c: c.node(op)
+
+
+def _two(make: Any) -> Rule:
+    return lambda c: make(c.b, c.value(0), c.value(1), c.name)
+
+
+def _sum(c: Call) -> Any:
+    total = c.value(0)
+    for i in range(1, len(c.inputs)):
+        total = algebra.add(c.b, total, c.value(i), c.name)
+    return total
+
+
+def _same(c: Call) -> Any:
+    return c.variable()
+
+
+RULES: dict[str, Rule] = {
+    "Abs": _plain(ops.Abs()),
+    "Add": _two(algebra.add),
+    "AveragePool": layers.average_pool,
+    "BatchNormalization": layers.batch_norm,
+    "Cast": shapes.cast,
+    "Clip": layers.clip,
+    "Concat": shapes.concat,
+    "Conv": layers.conv,
+    "ConvTranspose": layers.conv_transpose,
+    "Div": _two(algebra.divide),
+    "Dropout": shapes.dropout,
+    "Exp": _plain(ops.Exp()),
+    "Expand": shapes.expand,
+    "Flatten": shapes.flatten,
+    "Gather": shapes.gather,
+    "Gemm": layers.gemm,
+    "GlobalAveragePool": layers.global_average_pool,
+    "GlobalMaxPool": layers.global_max_pool,
+    "Identity": _same,
+    "LeakyRelu": lambda c: c.node(ops.LeakyRelu(float(c.a.get("alpha", 0.01)))),
+    "LogSoftmax": lambda c: layers.softmax(c, log=True),
+    "MatMul": _two(algebra.matmul),
+    "MaxPool": layers.max_pool,
+    "Mul": _two(algebra.multiply),
+    "Neg": _plain(ops.Negate()),
+    "PRelu": layers.prelu,
+    "Pad": shapes.pad,
+    "ReduceMean": lambda c: shapes.reduce(c, "mean"),
+    "ReduceSum": lambda c: shapes.reduce(c, "sum"),
+    "Relu": _plain(ops.Relu()),
+    "Reshape": shapes.reshape,
+    "Resize": layers.upsample,
+    "Shape": shapes.shape_of,
+    "Sigmoid": _plain(ops.Sigmoid()),
+    "Slice": shapes.slices,
+    "Softmax": layers.softmax,
+    "Split": shapes.split,
+    "Squeeze": shapes.squeeze,
+    "Sub": _two(algebra.subtract),
+    "Sum": _sum,
+    "Tanh": _plain(ops.Tanh()),
+    "Transpose": shapes.transpose,
+    "Unsqueeze": shapes.unsqueeze,
+    "Upsample": layers.upsample,
+}
