@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import APGD, PGD, RandomSearch, SpatialGrid, TargetedAPGD
+from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
@@ -28,9 +28,9 @@ from saddlepoint.spec import Threat
 METHODS: dict[str, type] = {
     "pgd": PGD,
     "apgd": APGD,
-    "apgd-t": TargetedAPGD,
+    "apgd-t": APGDTargeted,
     "random": RandomSearch,
-    "grid": SpatialGrid,
+    "grid": Grid,
     "interval": Interval,
     "crown": CROWN,
 }
@@ -50,20 +50,20 @@ class Plan:
 
 def _quick(threat: Threat) -> list[Any]:
     if threat.set.parametric:
-        return [RandomSearch(steps=20), PGD(steps=10)]
-    return [PGD(steps=10), Interval(), CROWN(), RandomSearch(steps=20)]
+        return [RandomSearch(tries=20), PGD(steps=10)]
+    return [PGD(steps=10), Interval(), CROWN(), RandomSearch(tries=20)]
 
 
 def _standard(threat: Threat) -> list[Any]:
     if threat.set.parametric:
-        return [RandomSearch(steps=20), PGD(steps=20), SpatialGrid()]
-    return [PGD(steps=10), Interval(), CROWN(), APGD(steps=50), TargetedAPGD(steps=50), RandomSearch(steps=20)]
+        return [RandomSearch(tries=20), PGD(steps=20), Grid()]
+    return [PGD(steps=10), Interval(), CROWN(), APGD(steps=50), APGDTargeted(steps=50), RandomSearch(tries=20)]
 
 
 def _strong(threat: Threat) -> list[Any]:
     if threat.set.parametric:
         return [*_standard(threat), PGD(steps=50, restarts=5)]
-    more = [APGD(steps=100, restarts=5), APGD(steps=100, restarts=5, loss="dlr"), TargetedAPGD(steps=100)]
+    more = [APGD(steps=100, restarts=5), APGD(steps=100, restarts=5, loss="dlr"), APGDTargeted(steps=100)]
     return [*_standard(threat), *more]
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
@@ -51,6 +52,17 @@ class Request:
     work: Work = field(default_factory=Work)
     source: Source | None = None
     model_spec: str = ""
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one call of `run` was about: its record, model, canonical threats and samples (content digests)."""
+
+    record: RunRow
+    model: str
+    threats: tuple[str, ...]
+    contents: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) -> RunRow:
+def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) -> Ran:
     """Carry out a request into a ledger; the same request again resumes.
 
     Raises InputError (nothing is written), SubjectChanged, LedgerError, WorkerDied, Contradiction (everything found
@@ -92,14 +104,12 @@ def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) 
         _register(request, threats, samples, ledger)
         ledger.put_run(name, record)
     schedule = _Schedule(request, ledger, samples, watch, begun)
+    interrupted = True
     try:
         with open_pool(request.model, request.source, request.workers, request.work.deterministic) as pool:
             schedule.carry_out(threats, pool)
         keep_exhibits(request.model, request.data, threats, samples, ledger, request.work.seed)
         interrupted = False
-    except BaseException:
-        interrupted = True
-        raise
     finally:
         record = replace(
             record,
@@ -109,7 +119,8 @@ def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) 
         )
         with ledger.transaction():
             ledger.put_run(name, record)
-    return record
+    contents = frozenset(sample.subject.content for sample in samples)
+    return Ran(record, request.model.digest, tuple(threat.canonical() for threat in threats), contents)
 
 
 class _Schedule:
@@ -243,6 +254,7 @@ def _register(request: Request, threats: Sequence[Threat], samples: list[Sample]
         shape=tuple(model.shape),
         notes=model.notes,
         class_names=data.class_names,
+        options=request.model_options,
     )
     ledger.add_model(row)
     for threat in threats:

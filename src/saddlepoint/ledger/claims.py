@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class ModelRow:
     shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """What was typed beside the spec to load it: arch, domain, mean, std."""
 
 
 @dataclass(frozen=True)

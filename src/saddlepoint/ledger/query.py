@@ -6,11 +6,12 @@ import itertools
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 from torch import Tensor
 
+from saddlepoint.core.errors import LedgerError
 from saddlepoint.ledger.claims import (
     Claim,
     Exhibit,
@@ -89,12 +90,18 @@ def claims(db: sqlite3.Connection) -> list[Claim]:
     return [claim_of(db, model, threat) for model, threat in pairs(db)]
 
 
-def claim_of(db: sqlite3.Connection, model: str, threat: str) -> Claim:
-    """Fold everything known of one model under one threat. One sample's rows are in memory at a time."""
+def claim_of(db: sqlite3.Connection, model: str, threat: str, contents: Set[str] | None = None) -> Claim:
+    """Fold everything known of one model under one threat, optionally about some samples only.
+
+    One sample's rows are in memory at a time. Raises LedgerError for a model or threat that was never asked about.
+    """
     described = json.loads(threat)
-    header = Header(next(m for m in models(db) if m.digest == model), described, *label_of(described))
+    row = next((m for m in models(db) if m.digest == model), None)
+    if row is None:
+        raise LedgerError(f"the ledger knows no model {model[:12]}.", "See models().")
+    header = Header(row, described, *label_of(described))
     sql = "SELECT content, sample, label FROM asked WHERE model=? AND threat=? ORDER BY position, content"
-    asked = db.execute(sql, (model, threat)).fetchall()
+    asked = [r for r in db.execute(sql, (model, threat)) if contents is None or r[0] in contents]
     failed = failures(db, model, threat)
     crashed, wanted = {content for content, _ in failed}, {content: (s, label) for content, s, label in asked}
     tally, results, clean, risk = Tally(failed), {}, set(), 0.0
@@ -145,7 +152,23 @@ def runs(db: sqlite3.Connection) -> list[RunRow]:
 
 
 def _row(r: Sequence[Any]) -> Evidence:
-    return Evidence(r[0], r[1], r[2], Subject(*r[3:7]), r[7], Method(*r[8:12]), *r[12:17], Cost(*r[17:21]), r[21])
+    """A row of _COLUMNS as Evidence."""
+    proof, row, failure_probability, arithmetic, status = r[12:17]
+    return Evidence(
+        quantity=r[0],
+        side=r[1],
+        value=r[2],
+        subject=Subject(*r[3:7]),
+        threat=r[7],
+        method=Method(*r[8:12]),
+        proof=proof,
+        row=row,
+        failure_probability=failure_probability,
+        arithmetic=arithmetic,
+        status=status,
+        cost=Cost(*r[17:21]),
+        details=r[21],
+    )
 
 
 def _sample(sample: str, label: int, bracket: Bracket, rows: list[Evidence]) -> SampleResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -162,9 +162,9 @@ class Ledger:
         """One claim per (model, threat)."""
         return query.claims(self._db)
 
-    def claim(self, model: str, threat: str) -> Claim:
-        """The claim about one model under one threat."""
-        return query.claim_of(self._db, model, threat)
+    def claim(self, model: str, threat: str, contents: Set[str] | None = None) -> Claim:
+        """The claim about one model under one threat, optionally about some samples (content digests) only."""
+        return query.claim_of(self._db, model, threat, contents)
 
     def bracket(self) -> Claim:
         """The only claim of this ledger. Raises LedgerError if it holds none or several."""

@@ -60,11 +60,12 @@ def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
     lower = max((r for r in rows if r.side == "lower"), key=lambda r: (r.value, r.key), default=None)
     upper = min((r for r in rows if r.side == "upper"), key=lambda r: (r.value, r.key), default=None)
     clean = min((r.value for r in rows if r.side == "upper" and r.method.name == CLEAN), default=None)
-    crossed = lower is not None and upper is not None and lower.value > upper.value
-    tie = crossed and _real_margin(upper) >= lower.value
-    if crossed and not tie:
-        verdict = Verdict.CONTRADICTION
-    elif tie and upper.value <= 0 < lower.value:
+    tie = False
+    if lower and upper and lower.value > upper.value:
+        tie = _real_margin(upper) >= lower.value
+        if not tie:
+            return Bracket(Verdict.CONTRADICTION, lower, upper)
+    if tie and upper and lower and upper.value <= 0 < lower.value:
         verdict = Verdict.OPEN
     elif clean is not None and clean <= 0:
         verdict = Verdict.MISCLASSIFIED

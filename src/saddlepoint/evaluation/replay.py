@@ -1,0 +1,177 @@
+"""Replay: every witness and proof of a ledger is checked again, from what the ledger itself holds.
+
+A row that no longer holds is marked `refuted` and never counts again. What cannot be checked (no input stored, a model
+that is not given) is said so, never counted as fine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from saddlepoint.check.proofs import recheck
+from saddlepoint.check.witness import replay as replay_witness
+from saddlepoint.core.digests import sample_digest
+from saddlepoint.core.errors import InputError, SaddlepointError
+from saddlepoint.data import Data
+from saddlepoint.graph.ir import Graph
+from saddlepoint.ledger import Ledger
+from saddlepoint.spec import Evidence, Model, margin_matrix
+
+BATCH = 64
+_CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
+
+
+@dataclass
+class Replayed:
+    """Counts of one (model, threat), and why rows were refuted or could not be checked."""
+
+    model: str
+    threat: str
+    holds: int = 0
+    refuted: int = 0
+    unchecked: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def replay(ledger: Ledger, model_of: Callable[[str], Model], data: Data | None = None) -> Iterator[Replayed]:
+    """Re-check a ledger, one (model, threat) at a time. `model_of` loads the model with a digest.
+
+    Raises what loading raises; a row that fails is a count, not an exception.
+    """
+    inputs = _Inputs(ledger, data)
+    for digest, threat in ledger.threats():
+        model = model_of(digest)
+        if model.digest != digest:
+            raise InputError(
+                f"the model given has digest {model.digest[:12]}, the evidence is about {digest[:12]}.",
+                "Give the model that the ledger is about with --model.",
+            )
+        result = Replayed(digest, threat)
+        refuted: list[str] = []
+        rows = (row for row in ledger.evidence(digest, threat) if row.status == "checked")
+        for group in _batches(rows):
+            refuted += _replay_group(model, group, ledger, inputs, result)
+        with ledger.transaction():
+            ledger.refute(refuted)
+        yield result
+
+
+def _batches(rows: Iterator[Evidence]) -> Iterator[list[Evidence]]:
+    """Rows of one kind (side and blob layout) in batches, in constant memory."""
+    waiting: dict[tuple[str, str, bool], list[Evidence]] = {}
+    for row in rows:
+        key = (row.side, row.method.name if row.side == "lower" else "", bool(row.proof))
+        group = waiting.setdefault(key, [])
+        group.append(row)
+        if len(group) == BATCH:
+            yield waiting.pop(key)
+    yield from waiting.values()
+
+
+def _replay_group(model: Model, rows: list[Evidence], ledger: Ledger, inputs: _Inputs, result: Replayed) -> list[str]:
+    known = [(row, inputs.find(row)) for row in rows]
+    for row, x0 in known:
+        if x0 is None:
+            result.unchecked += 1
+            result.reasons[f"{row.method.name}: the sample's input is not stored; give --data"] += 1
+    rows = [row for row, x0 in known if x0 is not None]
+    if not rows:
+        return []
+    x = torch.stack([x0 for _, x0 in known if x0 is not None])
+    y = torch.tensor([row.subject.label for row in rows])
+    try:
+        bad = (_witnesses if rows[0].side == "upper" else _proofs)(model, rows, x, y, ledger)
+    except SaddlepointError as error:  # e.g. a damaged blob: nothing was shown, so nothing is refuted either
+        result.unchecked += len(rows)
+        result.reasons[str(error)] += len(rows)
+        return []
+    for row, why in zip(rows, bad, strict=True):
+        if why:
+            result.refuted += 1
+            result.reasons[f"{row.method.name}: {why}"] += 1
+        else:
+            result.holds += 1
+    return [row.key for row, why in zip(rows, bad, strict=True) if why]
+
+
+def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Ledger) -> list[str]:
+    """Per row, why it does not hold ("" if it does)."""
+    points = None
+    if rows[0].proof:
+        blobs = {name: ledger.blob(name) for name in {row.proof for row in rows}}
+        points = torch.stack([blobs[row.proof]["witness"][row.row] for row in rows])
+    seen = replay_witness(model, rows[0].threat, x, y, points)
+    found = []
+    for i, row in enumerate(rows):
+        value = float(seen.value[i])
+        moved = value - row.value > _CLAIMED * max(1.0, abs(row.value))
+        if not bool(seen.allowed[i]):
+            found.append("the witness lies outside the set")
+        elif math.isnan(value):
+            found.append("logits at the witness are not finite")
+        elif row.value <= 0 < value:
+            found.append("the witness does not break the model")
+        else:
+            found.append("the margin at the witness is larger than claimed" if moved else "")
+    return found
+
+
+def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Ledger) -> list[str]:
+    graph = model.graph
+    if not isinstance(graph, Graph):
+        raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
+    described = json.loads(rows[0].threat)
+    goal = described["goal"]
+    targeted = goal["kind"] == "targeted"
+    C = margin_matrix(torch.full_like(y, goal["label"]) if targeted else y, model.classes, x.dtype)
+    proof = _joined([_slice(ledger, row) for row in rows])
+    lower = recheck(graph, described["set"], x, -C if targeted else C, proof, rows[0].method.name)
+    value = (lower.amax(1) if targeted else lower.amin(1)).double().tolist()
+    # the proof is the same computation again: a value below the claim by more than float64 noise is no proof of it
+    return [
+        ""
+        if v >= row.value - 1e-9 * max(1.0, abs(row.value)) and (v > 0) == (row.value > 0)
+        else "the proof shows less"
+        for v, row in zip(value, rows, strict=True)
+    ]
+
+
+def _slice(ledger: Ledger, row: Evidence) -> dict[str, Tensor]:
+    return {name: t[row.row : row.row + 1] for name, t in ledger.blob(row.proof).items()} if row.proof else {}
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+class _Inputs:
+    """x0 of a sample: from the ledger, else from the data given; refused if its digest is another."""
+
+    def __init__(self, ledger: Ledger, data: Data | None) -> None:
+        self._ledger, self._data = ledger, data
+        self._place = {sample: i for i, sample in enumerate(data.ids)} if data is not None else {}
+        self._blobs: dict[str, Tensor] = {}
+
+    def find(self, row: Evidence) -> Tensor | None:
+        """The input, or None if it is neither stored nor in the data."""
+        subject = row.subject
+        stored = self._ledger.input(subject.content)
+        if stored is not None:
+            blob, at = stored
+            if blob not in self._blobs:
+                self._blobs = dict(itertools.islice(self._blobs.items(), 8))  # a few blobs at a time
+                self._blobs[blob] = self._ledger.blob(blob)["x0"]
+            x0 = self._blobs[blob][at]
+        elif self._data is not None and subject.sample in self._place:
+            x0 = self._data.take([self._place[subject.sample]]).x[0]
+        else:
+            return None
+        return x0 if sample_digest(x0, subject.label) == subject.content.partition("#")[0] else None
