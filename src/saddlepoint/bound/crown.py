@@ -29,9 +29,9 @@ from saddlepoint.bound.backward import Lines, Region, Walker
 from saddlepoint.bound.base import Bounds, Proof, never_certify, specification
 from saddlepoint.bound.interval import Interval2, region_of, step, tail
 from saddlepoint.bound.rows import Rows, one_hot
-from saddlepoint.bound.rules import Relaxation, rule_of
+from saddlepoint.bound.rules import Relaxation, Rule, rule_of
 from saddlepoint.geometry.base import PerturbationSet
-from saddlepoint.graph.ir import Graph
+from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
 TILES = 8  # a node of H × W places is cut into about TILES² tiles, whose rows share one window
@@ -110,10 +110,9 @@ class _Search:
         for node in graph.nodes:
             if not isinstance(node.op, LinearOp):
                 rule, source = rule_of(node.op, node.name), node.inputs[0]
-                loose = rule.loose(node.op, *values[source])
                 if refine and source not in done and self._improvable(source, region):
                     done.add(source)
-                    values[source] = self._refine(source, loose, values[source], relaxations, region)
+                    self._refine(node, rule, values, relaxations, region)
                 choice = rule.choose(node.op, *values[source])
                 if choice is not None:
                     choices[f"lower/{node.name}"] = choice
@@ -131,28 +130,33 @@ class _Search:
 
     def _refine(
         self,
-        source: str,
-        loose: Tensor,
-        known: Interval2,
+        node: Node,
+        rule: Rule,
+        values: dict[str, Interval2],
         relaxations: dict[str, Relaxation],
         region: Region,
-    ) -> Interval2:
-        """Bounds of the loose neurons of `source` by backward passes; the better of these and `known`."""
+    ) -> None:
+        """Tighten the input of `node` where its enclosure is loose: first the bound nearer to 0, as that may settle
+        a ReLU; then, where it did not, the other one. The better of old and new stays."""
+        source = node.inputs[0]
         shape = self.walker.graph.shape(source)
-        lower, upper = (t.flatten(1).clone() for t in known)
-        for samples, neurons in _tiles(loose, shape):
-            distinct, place = torch.unique(neurons, return_inverse=True)
-            hot = one_hot(distinct, shape, lower)
-            lines = self.walker.shared(Lines({source: hot}, lower.new_zeros(len(distinct))))
-            low = self.walker.minimum(lines, place, samples, relaxations, region)
-            flipped = Lines({n: replace(r, a=-r.a) for n, r in lines.rows.items()}, -lines.constant)
-            high = -self.walker.minimum(flipped, place, samples, relaxations, region)
-            # a comparison with NaN is false, so a broken bound never replaces a known one
-            old = lower[samples, neurons]
-            lower[samples, neurons] = torch.where(low > old, low, old)
-            old = upper[samples, neurons]
-            upper[samples, neurons] = torch.where(high < old, high, old)
-        return lower.view(-1, *shape), upper.view(-1, *shape)
+        lower, upper = (t.flatten(1).clone() for t in values[source])
+        raise_lower = upper >= -lower
+        for turn in (raise_lower, ~raise_lower):
+            loose = rule.loose(node.op, *values[source])
+            for samples, neurons in _tiles(loose, shape):
+                distinct, place = torch.unique(neurons, return_inverse=True)
+                hot = one_hot(distinct, shape, lower)
+                both = replace(hot, a=torch.cat([hot.a, -hot.a]))
+                raising = turn[samples, neurons]
+                lines = self.walker.shared(Lines({source: both}, lower.new_zeros(2 * len(distinct))))
+                place = torch.where(raising, place, place + len(distinct))
+                found = self.walker.minimum(lines, place, samples, relaxations, region)
+                # neuron ≥ min of itself, neuron ≤ −min of its negative; a comparison with NaN is false
+                low, high = lower[samples, neurons], upper[samples, neurons]
+                lower[samples, neurons] = torch.where(raising & (found > low), found, low)
+                upper[samples, neurons] = torch.where(~raising & (-found < high), -found, high)
+            values[source] = (lower.view(-1, *shape), upper.view(-1, *shape))
 
 
 def _tiles(loose: Tensor, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
