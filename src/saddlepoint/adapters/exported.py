@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from saddlepoint.adapters.options import LoadOptions, as_box
 from saddlepoint.adapters.snapshot import Deployed, floating_type, frozen_copy, normaliser
 from saddlepoint.adapters.torch_module import Ways, finish
+from saddlepoint.core.digests import digest
 from saddlepoint.core.errors import InputError, RefusedFile, UnsupportedModel
 from saddlepoint.graph.capture import graph_of
 from saddlepoint.spec import Model
@@ -32,7 +33,10 @@ _KNOWN = re.compile(
     r"|models/\w+\.json|data/sample_inputs/\w+\.pt|archive_format|archive_version|\.data/\w+|byteorder|version)"
 )
 _WORDS = re.compile(r"[A-Za-z_]\w*")
-_SIZES = re.compile(r"[su]\d+|Mod|PythonMod|FloorDiv|CleanDiv|CeilToInt|TruncToInt|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|oo|int_oo")
+_NAME = re.compile(r"'[A-Za-z]\w*'")  # of a symbol, in quotes
+_SIZES = re.compile(
+    r"[su]\d+|Symbol|Integer|positive|nonnegative|integer|True|False|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilToInt|TruncToInt|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|oo|int_oo"
+)
 _CHARACTERS = re.compile(r"[\w\s+*/().,<>=-]*")
 
 
@@ -83,6 +87,7 @@ def _look_through(archive: zipfile.ZipFile, path: Path) -> None:
                 raise _refused(path, f"{member} asks for unpickling")
         elif "/models/" in member:
             for text in _expressions(json.loads(archive.read(member))):
+                text = _NAME.sub("", text)
                 words = _WORDS.findall(text)
                 if not _CHARACTERS.fullmatch(text) or not all(_SIZES.fullmatch(w) for w in words):
                     raise _refused(path, f"the size expression {text!r} is more than arithmetic")
@@ -120,13 +125,14 @@ def _expressions(value: Any) -> Iterator[str]:
             yield from entry["range_constraints"]
 
 
-def _input_value(program: ExportedProgram) -> Tensor:
-    inputs = program.graph_signature.user_inputs
+def _input_value(program: ExportedProgram) -> Any:
+    """The placeholder's fake tensor; its batch axis is an int or a symbol."""
+    inputs = [str(name) for name in program.graph_signature.user_inputs]
     if len(inputs) != 1:
         raise UnsupportedModel(
             f"The exported program takes {len(inputs)} inputs.", "A classifier takes one batch of inputs."
         )
-    return next(n.meta["val"] for n in program.graph.nodes if n.name == str(inputs[0]))
+    return next(n.meta["val"] for n in program.graph.nodes if n.name == inputs[0])
 
 
 def _input_shape(program: ExportedProgram) -> tuple[int, ...]:
@@ -142,7 +148,8 @@ class ExportedNet(nn.Module):
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
         self.inner = program.module()
-        size = _input_value(program).shape[0]
+        self.code = digest(program.graph_module.code)  # two programs may share their weights
+        size: Any = _input_value(program).shape[0]
         self.fixed = size if isinstance(size, int) else None
         limits = None if self.fixed else program.range_constraints.get(size.node.expr)
         self.least = 1 if limits is None else max(1, int(limits.lower))

@@ -64,8 +64,8 @@ class Endpoint:
 
     def _post(self, body: dict[str, Any]) -> Any:
         httpx = require("httpx")
+        failure = ""
         for attempt in range(self.retries + 1):
-            failure = ""
             try:
                 # a user and password in the address become an Authorization header inside httpx
                 reply = httpx.post(self.address, json=body, timeout=self.timeout)

@@ -132,10 +132,8 @@ def _output_notes(outputs: Outputs) -> list[str]:
     return {
         Outputs.LOGITS: [],
         Outputs.ONE_LOGIT: ["one logit z: presented as two columns (-z/2, z/2)"],
-        Outputs.PROBABILITIES: [
-            "outputs are probabilities: presented as log p; gradients vanish where p saturates: give logits if you can"
-        ],
-        Outputs.ONE_PROBABILITY: ["one probability p: presented as (log(1-p), log p); give logits if you can"],
+        Outputs.PROBABILITIES: ["outputs are probabilities: presented as log p"],
+        Outputs.ONE_PROBABILITY: ["one probability p: presented as (log(1-p), log p)"],
         Outputs.LABELS: ["outputs are labels: presented as one-hot scores"],
     }[outputs]
 

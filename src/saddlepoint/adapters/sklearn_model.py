@@ -141,10 +141,20 @@ def _from_scores(estimator: Any, box: Box, size: tuple[int, ...], name: str, not
 
 def _scores(estimator: Any) -> tuple[Callable[[np.ndarray], Any], str, list[str]]:
     if hasattr(estimator, "decision_function"):
-        pairs = isinstance(estimator, (SVC, NuSVC)) and len(estimator.classes_) > 2
-        note = "scores are decision_function; predict lets pairs of classes vote and may differ on ties of votes"
-        return estimator.decision_function, "logits", [note] if pairs else []
+        if isinstance(estimator, (SVC, NuSVC)) and len(estimator.classes_) > 2:
+            note = "scores are decision_function, the predicted class put first (pairs vote, and votes may tie)"
+            return lambda x: _predicted_first(estimator, x), "logits", [note]
+        return estimator.decision_function, "logits", []
     if hasattr(estimator, "predict_proba"):
         return estimator.predict_proba, "probabilities", []
     classes = estimator.classes_
     return lambda x: np.searchsorted(classes, estimator.predict(x)), "auto", []
+
+
+def _predicted_first(estimator: Any, x: np.ndarray) -> np.ndarray:
+    """decision_function, its largest entry swapped with that of the class `predict` gives."""
+    scores = np.array(estimator.decision_function(x))
+    rows = np.arange(len(scores))
+    said, largest = np.searchsorted(estimator.classes_, estimator.predict(x)), scores.argmax(1)
+    scores[rows, said], scores[rows, largest] = scores[rows, largest], scores[rows, said]
+    return scores

@@ -69,18 +69,19 @@ def _mlp(estimator: MLPClassifier) -> nn.Module:
 
 
 def _step(step: Any) -> nn.Module | None:
+    fitted: Any = step  # scikit-learn declares fitted attributes as optional
     if isinstance(step, StandardScaler):
-        n = step.n_features_in_
-        shift = step.mean_ if step.with_mean else np.zeros(n)
-        return Affine(shift, step.scale_ if step.with_std else np.ones(n))
-    if isinstance(step, MinMaxScaler) and not step.clip:
-        return Affine(-step.min_ / step.scale_, 1 / step.scale_)
+        n = fitted.n_features_in_
+        shift = fitted.mean_ if fitted.with_mean else np.zeros(n)
+        return Affine(shift, fitted.scale_ if fitted.with_std else np.ones(n))
+    if isinstance(step, MinMaxScaler) and not fitted.clip:
+        return Affine(-fitted.min_ / fitted.scale_, 1 / fitted.scale_)
     if isinstance(step, MaxAbsScaler):
-        return Affine(np.zeros_like(step.scale_), step.scale_)
+        return Affine(np.zeros_like(fitted.scale_), fitted.scale_)
     if isinstance(step, PCA):
-        scale = np.sqrt(step.explained_variance_) if step.whiten else np.ones(len(step.components_))
-        weight = step.components_ / scale[:, None]
-        return _linear(weight, -weight @ step.mean_)
+        scale = np.sqrt(fitted.explained_variance_) if fitted.whiten else np.ones(len(fitted.components_))
+        weight = fitted.components_ / scale[:, None]
+        return _linear(weight, -weight @ fitted.mean_)
     return None
 
 

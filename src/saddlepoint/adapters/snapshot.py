@@ -14,6 +14,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -117,7 +118,7 @@ class Frozen:
         z = self.module(x.to(self.dtype))
         return z if z.dtype in (torch.float32, torch.float64) else z.float()
 
-    def raw(self, x: Float[Tensor, "b ..."]) -> object:
+    def raw(self, x: Float[Tensor, "b ..."]) -> Any:
         """What the network itself returns, before it is presented as logits."""
         x = x.to(self.dtype)
         return self.module.net(x if self.module.normalise is None else self.module.normalise(x))
@@ -131,7 +132,7 @@ class Live(Frozen):
         with borrowed(self.module):
             return super().__call__(x)
 
-    def raw(self, x: Float[Tensor, "b ..."]) -> object:
+    def raw(self, x: Float[Tensor, "b ..."]) -> Any:
         """What the network itself returns."""
         with borrowed(self.module):
             return super().raw(x)
@@ -175,11 +176,32 @@ def module_digest(module: Deployed, shape: tuple[int, ...]) -> str:
             "weights": digest_tensors(tensors),
             "text": repr(module.net),
             "code": _user_code(module.net),
+            "attributes": _attributes(module.net),
             "normalised": module.normalise is not None,
             "outputs": module.present.outputs.value,
             "shape": list(shape),
         }
     )
+
+
+def _attributes(net: nn.Module) -> dict[str, Any]:
+    """Settings that are neither weights nor in the text, e.g. the number of heads of an attention layer."""
+    found: dict[str, Any] = {}
+    for path, m in net.named_modules():
+        for key, value in vars(m).items():
+            if key.startswith("_") or key == "training":
+                continue
+            if isinstance(value, Tensor):
+                found[f"{path}.{key}"] = digest_tensors({"": value})
+            elif isinstance(value, (bool, int, float, str, tuple, list)):
+                found[f"{path}.{key}"] = repr(value) if _plain(value) else type(value).__name__
+    return found
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _user_code(net: nn.Module) -> list[str]:

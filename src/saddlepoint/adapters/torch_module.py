@@ -124,8 +124,11 @@ def _access(
 def _with_graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> tuple[tuple[Frozen, Graph], str]:
     """The function and a graph that agrees with it. A final softmax or sigmoid is left out of both."""
     module, example = fn.module, x[:2].to(fn.dtype)
-    raw = Deployed(module.net, module.normalise)
-    inner = known if known is not None and module.normalise is None else capture(raw, example)
+    net = module.net if known is None else GraphModule(known)
+    if known is not None and module.normalise is None:
+        inner = known
+    else:
+        inner = capture(Deployed(net, module.normalise), example)
     agree(inner, fn.raw, box, _points(x))
     cut = without_tail(inner, module.present.outputs)
     if cut is not None:
@@ -133,7 +136,7 @@ def _with_graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> tuple[t
         fn = Frozen(Deployed(GraphModule(inner), None, left))
     graph = inner
     if fn.module.present.outputs is not Outputs.LOGITS:
-        graph = capture(fn.module, example)
+        graph = capture(Deployed(GraphModule(inner), None, fn.module.present.outputs), example)
         agree(graph, fn, box, _points(x))
     note = "" if cut is None else "the final softmax or sigmoid is left out: it moves no margin"
     return (fn, graph), note

@@ -5,6 +5,8 @@ The split is fixed: every fifth row (4, 9, 14, …) is the test part; ids are th
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn import datasets
@@ -17,7 +19,7 @@ from saddlepoint.data.samples import Samples
 
 def load_digits(part: str | None, spec: str, dtype: torch.dtype = torch.float32) -> Samples:
     """All of the digits, or the part "train" or "test"."""
-    bunch = datasets.load_digits()
+    bunch: Any = datasets.load_digits()
     x = (bunch.images / 16.0).astype(np.float32)  # k/16 is exact in float32
     at = np.arange(len(x))
     if part == "train":

@@ -32,7 +32,7 @@ def load_openml(spec: str, dtype: torch.dtype = torch.float32) -> Samples:
         raise DataError(f"{spec!r} is no OpenML name.", "Write NAME or NAME@VERSION.")
     version: Any = int(found[2]) if found[2] else "active"
     try:
-        bunch = fetch_openml(found[1], version=version, as_frame=False)
+        bunch: Any = fetch_openml(found[1], version=version, as_frame=False)
     except Exception as error:  # network, parsing and unknown names fail in as many ways
         raise DataError(
             f"{spec!r} is no file here, and OpenML did not give a data set of that name ({error}).",

@@ -128,8 +128,8 @@ class Samples:
         for start in range(0, len(self), 256):
             at = np.arange(start, min(start + 256, len(self)))
             if printed is None:
-                whole.update(np.ascontiguousarray(self.rows.read(at)))
-            whole.update(np.ascontiguousarray(self.labels[at]))
+                whole.update(self.rows.read(at).tobytes())
+            whole.update(self.labels[at].tobytes())
             whole.update("\n".join(self.ids[int(i)] for i in at).encode() + b"\n")
         whole.update((printed or "").encode())
         return whole.hexdigest()
