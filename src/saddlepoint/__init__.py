@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saddlepoint import attack as attack
     from saddlepoint import bound as bound
+    from saddlepoint import data as data
+    from saddlepoint import geometry as geometry
     from saddlepoint import testing as testing
+    from saddlepoint import training as training
     from saddlepoint.adapters import from_callable as from_callable
     from saddlepoint.adapters import from_onnx as from_onnx
     from saddlepoint.adapters import from_sklearn as from_sklearn
@@ -59,25 +62,54 @@ _HOME = {
     "Untargeted": "spec",
     "attack": "attack",
     "bound": "bound",
+    "data": "data",
     "evaluate": "evaluation",
     "from_arrays": "data",
     "from_callable": "adapters",
     "from_onnx": "adapters",
     "from_sklearn": "adapters",
     "from_torch": "adapters",
+    "geometry": "geometry",
     "testing": "testing",
     "train": "training",
+    "training": "training",
 }
 
-__all__ = [*_HOME, "__version__"]  # one table, not two lists that drift apart
+__all__ = [
+    "Box",
+    "L0",
+    "L1",
+    "L2",
+    "Ledger",
+    "Linf",
+    "Mask",
+    "Model",
+    "Patch",
+    "RotationTranslation",
+    "Targeted",
+    "Threat",
+    "Untargeted",
+    "__version__",
+    "attack",
+    "bound",
+    "data",
+    "evaluate",
+    "from_arrays",
+    "from_callable",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
+    "geometry",
+    "testing",
+    "train",
+    "training",
+]
 
 
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(
-            f"module 'saddlepoint' has no attribute {name!r}. Public names: {', '.join(_HOME)}."
-        )
+        raise AttributeError(f"module 'saddlepoint' has no attribute {name!r}. Public names: {', '.join(_HOME)}.")
     module = import_module(f"saddlepoint.{home}")
     value = module if name == home else getattr(module, name)
     globals()[name] = value

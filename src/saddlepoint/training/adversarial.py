@@ -71,7 +71,7 @@ def worst_points(
         last = step == search.steps
         with torch.set_grad_enabled(not last):
             z = z.detach().requires_grad_(not last)
-            points = search.set.render(x, z) if search.set.parametric else z
+            points = search.set.render(x, z)
             values = search.loss(net(points), y)
         with torch.no_grad():
             higher = values > highest  # false for NaN
@@ -105,7 +105,9 @@ class Adversarial:
 
     def at(self, fraction: Fraction) -> Adversarial:
         """With the set at `fraction` of its size."""
-        return replace(self, set=self.set.resized(self.set.size * fraction))
+        size = self.set.size
+        smaller = size * float(fraction) if isinstance(size, Tensor) else size * fraction
+        return self if fraction == 1 else replace(self, set=self.set.resized(smaller))
 
     def __call__(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws

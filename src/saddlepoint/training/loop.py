@@ -119,14 +119,15 @@ def _one_epoch(
         x, y = to_device(batch, net)
         draws = Draws(row_keys(trainer.seed, batch.ids, "training", epoch).to(x.device))
         loss = objective(net, x, y, draws)
-        if not bool(loss.isfinite()):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             raise NonFinite(
-                f"The training loss became {float(loss)} in epoch {epoch + 1}.",
+                f"The training loss became {value} in epoch {epoch + 1}.",
                 f"Lower the rate ({trainer.rate}) or check the data and the network's initial weights.",
             )
         progress = (epoch + seen / len(data)) / trainer.epochs
         _step(optimiser, loss, trainer.rate_at(progress))
-        total, seen = total + float(loss) * len(y), seen + len(y)
+        total, seen = total + value * len(y), seen + len(y)
     return total / seen
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 from saddlepoint.core.rng import Draws
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A frozen dataclass. The loop calls it with the network in train mode and differentiates by the weights.
 

@@ -1,0 +1,169 @@
+"""The loop: equal seeds, equal weights; nothing of the caller's is moved; failures are said."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from saddlepoint.core.errors import DataError, InputError, NonFinite, UnsupportedModel
+from saddlepoint.data import from_arrays, load
+from saddlepoint.training import Epoch, Measure, Standard, Trainer, epochs, fresh, train
+from saddlepoint.training.measure import batches
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits:test")
+
+
+def _net(dropout: float = 0.0) -> nn.Sequential:
+    layers = nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(dropout), nn.Linear(24, 10)
+    return nn.Sequential(*layers)
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+
+
+def test_equal_seeds_give_equal_weights_whatever_the_global_generator_says(digits) -> None:
+    start = fresh(_net(0.5), seed=3)
+    runs = []
+    for outside in (1, 2):
+        torch.manual_seed(outside)
+        runs.append(train(start, digits, trainer=Trainer(epochs=2, seed=7)))
+    assert _same(runs[0].net, runs[1].net)
+    assert runs[0].epochs == runs[1].epochs
+    assert not _same(runs[0].net, train(start, digits, trainer=Trainer(epochs=2, seed=8)).net)
+
+
+def test_the_global_generator_is_left_where_it_was(digits) -> None:
+    net = _net(0.5)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(fresh(net), digits, trainer=Trainer(epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_loss_falls_and_the_held_out_accuracy_rises(digits) -> None:
+    held_out = Measure(load("digits:train"))
+    curve = train(fresh(_net()), digits, trainer=Trainer(epochs=12, batch=16, rate=5e-3), measure=held_out).epochs
+    losses = [event.loss for event in curve]
+    assert losses[-1] < 0.2 * losses[0]
+    assert curve[-1].clean is not None
+    assert curve[-1].clean > 0.85  # chance is 0.1; a linear model reaches about 0.95
+    assert curve[-1].robust is None
+    assert [event.epoch for event in curve] == list(range(1, 13))
+
+
+def test_the_callers_network_is_not_touched(digits) -> None:
+    net = fresh(_net()).eval()
+    before = copy.deepcopy(net)
+    trained = train(net, digits, trainer=Trainer(epochs=1))
+    assert _same(net, before)
+    assert all(weight.grad is None for weight in net.parameters())
+    assert not _same(trained.net, before)
+
+
+def test_between_epochs_the_network_is_whole(digits) -> None:
+    net = fresh(_net())
+    net[2].eval()  # one layer apart from the others: each flag must come back, not one for all
+    flags = [module.training for module in net.modules()]
+    for event in epochs(net, digits, Standard(), Trainer(epochs=3), Measure(digits)):
+        assert [module.training for module in net.modules()] == flags
+        assert all(weight.grad is None for weight in net.parameters())
+        if event.epoch == 2:
+            break  # leaving early is allowed
+    assert event.epoch == 2
+
+
+def test_frozen_weights_stay(digits) -> None:
+    net = fresh(_net())
+    net[1].requires_grad_(False)
+    before = copy.deepcopy(net)
+    trained = train(net, digits, trainer=Trainer(epochs=1)).net
+    assert _same(trained[1], before[1])
+    assert not _same(trained[5], before[5])
+
+
+@given(epoch=st.integers(0, 60), warm_up=st.integers(0, 50))
+def test_warm_up_grows_to_the_whole_set_and_stays_there(epoch: int, warm_up: int) -> None:
+    trainer = Trainer(epochs=1, warm_up=warm_up)
+    here, after = trainer.fraction(epoch), trainer.fraction(epoch + 1)
+    assert 0 < here <= after <= 1
+    assert (here == 1) == (epoch >= warm_up)
+
+
+def test_the_objective_sees_the_warm_up(digits) -> None:
+    seen: list[Fraction] = []
+
+    @dataclass(frozen=True)
+    class Watching(Standard):
+        def at(self, fraction: Fraction) -> Standard:
+            seen.append(fraction)
+            return self
+
+    train(fresh(_net()), digits, Watching(), Trainer(epochs=4, warm_up=2))
+    assert seen == [Fraction(1, 3), Fraction(2, 3), 1, 1]
+
+
+@given(n=st.integers(1, 200), size=st.integers(1, 64))
+def test_batches_cover_the_data_in_nearly_equal_parts(n: int, size: int) -> None:
+    data = from_arrays(np.zeros((200, 2), np.float32), np.arange(200) % 2)
+    parts = [batch.ids for batch in batches(data, torch.arange(n), size)]
+    assert [i for part in parts for i in part] == [str(i) for i in range(n)]
+    lengths = [len(part) for part in parts]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_fresh_weights_are_a_function_of_the_seed() -> None:
+    net = _net()
+    assert _same(fresh(net, 1), fresh(net, 1))
+    assert not _same(fresh(net, 1), fresh(net, 2))
+
+
+def test_fresh_refuses_weights_that_it_cannot_draw() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(UnsupportedModel, match=r"1 .Scale.*reset_parameters"):
+        fresh(nn.Sequential(nn.Linear(2, 2), Scale()))
+
+
+def test_nothing_to_train_is_an_error(digits) -> None:
+    with pytest.raises(UnsupportedModel, match="no trainable weights"):
+        train(_net().requires_grad_(False), digits)
+    empty = replace(digits, labels=digits.labels[:0], ids=[])
+    with pytest.raises(DataError, match="no samples"):
+        train(_net(), empty)
+
+
+def test_a_loss_that_leaves_the_numbers_stops_the_training(digits) -> None:
+    net = fresh(_net())
+    with torch.no_grad():
+        net[5].weight.fill_(torch.inf)
+    with pytest.raises(NonFinite, match=r"epoch 1.*rate"):
+        train(net, digits)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"rate": float("nan")}, {"rate": 0.0}])
+def test_settings_that_train_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Trainer(**wrong)
+
+
+def test_an_event_says_what_the_ledger_expects() -> None:
+    event = Epoch(3, 0.5, n=8, clean_k=6, robust_k=2).event("std")
+    assert event == {"kind": "epoch", "run": "std", "epoch": 3, "loss": 0.5, "n": 8, "clean": 0.75, "robust": 0.25}
+    assert Epoch(1, 0.5).event("std")["clean"] is None
