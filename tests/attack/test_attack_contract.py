@@ -1,0 +1,40 @@
+"""Every attack under every kind of set keeps every promise of contract.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from contract import Trial, promises
+from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
+from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
+
+LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
+TRIALS = {
+    "pgd-linf": Trial(PGD(steps=4), LINF),
+    "pgd-l2-restarts": Trial(PGD(steps=3, restarts=2, loss="margin"), L2_),
+    "pgd-l1": Trial(PGD(steps=4, loss="dlr"), L1_),
+    "pgd-l0": Trial(PGD(steps=3), L0(3)),
+    "pgd-patch": Trial(PGD(steps=3), Patch(2, 2)),
+    "pgd-spatial": Trial(PGD(steps=3), SPATIAL),
+    "apgd-linf": Trial(APGD(steps=6), LINF),
+    "apgd-l2": Trial(APGD(steps=6, loss="dlr", restarts=2), L2_),
+    "apgd-l1-polished": Trial(APGD(steps=5, polish=True), L1_),
+    "apgd-targeted": Trial(APGDTargeted(steps=4, count=3), LINF),
+    "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
+    "random-linf": Trial(RandomSearch(tries=6), LINF),
+    "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),
+}
+
+
+@pytest.mark.parametrize("promise", promises, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS.keys())
+def test_promise(trial: Trial, promise: Callable[[Trial], None]) -> None:
+    promise(trial)
+
+
+def test_the_trials_leave_room_for_both_verdicts() -> None:
+    """A matrix in which everything falls, or nothing, would prove little."""
+    rates = [float(t.run().success.float().mean()) for t in TRIALS.values()]
+    assert any(0 < r < 1 for r in rates)
+    assert max(rates) > 0.3
