@@ -76,10 +76,10 @@ _HOME = {
 }
 
 __all__ = [
-    "Box",
     "L0",
     "L1",
     "L2",
+    "Box",
     "Ledger",
     "Linf",
     "Mask",
