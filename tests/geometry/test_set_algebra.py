@@ -102,9 +102,11 @@ def test_box_by_channel_and_coordinate():
     assert not channels.contains(x, x).any()
     assert channels.contains(x[:, :1].expand(3, 2, 4, 4), channels.project(x, x)).all()
     coordinates = Box([0.0, 0.1, 0.2], [1.0, 0.3, 0.2])
-    z = coordinates.sample(torch.zeros(5, 3), draws(0, rows=5))
+    z = coordinates.sample(torch.zeros(5, 3, dtype=torch.float64), draws(0, rows=5))
     assert coordinates.contains(z, z).all()
-    assert (z[:, 2] <= 0.2).all()
+    assert (z[:, 2] == 0.2).all()
+    with pytest.raises(InputError, match=r"0\.2 holds no torch.float32"):
+        coordinates.project(torch.zeros(1, 3), torch.zeros(1, 3))
     with pytest.raises(InputError, match="one per channel"):
         channels.limits(torch.zeros(1, 3, 2, 2))
     with pytest.raises(InputError, match="empty"):

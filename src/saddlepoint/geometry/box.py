@@ -68,6 +68,12 @@ class Box(IntervalSet):
         up, down = (float_above, float_below) if rounding == "in" else (float_below, float_above)
         lower = [v if math.isinf(v) else up(Fraction(v), like.dtype) for v in self.lower]
         upper = [v if math.isinf(v) else down(Fraction(v), like.dtype) for v in self.upper]
+        for low, high, wanted in zip(lower, upper, self.lower, strict=True):
+            if low > high:
+                raise InputError(
+                    f"The box's side at {wanted!r} holds no {like.dtype} number.",
+                    "Use float64 points, or a side that the dtype can represent.",
+                )
         return Interval(self._shaped(lower, like), self._shaped(upper, like))
 
     def require_inside(self, x: Tensor, name: str = "x") -> None:

@@ -108,7 +108,7 @@ class L1(Ball):
     def sample(self, x0: Float[Tensor, "b *s"], draws: Draws) -> Float[Tensor, "b *s"]:
         """Uniform in the ball's volume (signed exponentials over their sum and one more), then into the box."""
         self.check_center(x0)
-        n = x0[0].numel()
+        n = x0.shape[1:].numel()
         e = -torch.log1p(-draws.uniform((n + 1,), stream=0, dtype=torch.float64).to(x0.device))
         share = (e / e.sum(-1, keepdim=True).clamp(min=1e-300))[:, :n]
         signs = draws.sign((n,), stream=1, dtype=torch.float64).to(x0.device)
@@ -118,7 +118,7 @@ class L1(Ball):
 
     def _radius(self, x0: Tensor) -> Tensor:
         """(b,): just below ε, by the bound that `contains` will add."""
-        n = x0[0].numel()
+        n = x0.shape[1:].numel()
         radius = sizes.below(self.size, x0) * (1 - 2 * gamma(2 * n + 16))
         return radius.reshape(-1).expand(len(x0))
 

@@ -111,7 +111,7 @@ class L2(Ball):
     def sample(self, x0: Float[Tensor, "b *s"], draws: Draws) -> Float[Tensor, "b *s"]:
         """Uniform in the ball's volume (radius u^{1/d} on a Gaussian direction), then into the box by projection."""
         self.check_center(x0)
-        n = x0[0].numel()
+        n = x0.shape[1:].numel()
         direction = draws.normal((n,), stream=0, dtype=torch.float64).to(x0.device)
         length = direction.square().sum(-1, keepdim=True).sqrt()
         fraction = draws.uniform((1,), stream=1, dtype=torch.float64).to(x0.device) ** (1 / n)
@@ -121,7 +121,7 @@ class L2(Ball):
 
     def _radius(self, x0: Tensor) -> Tensor:
         """(b, 1) or (1, 1): just below ε, by the bound that `contains` will add."""
-        n = x0[0].numel()
+        n = x0.shape[1:].numel()
         radius = sizes.below(self.size, x0) * (1 - 2 * gamma(2 * n + 16))
         return radius.reshape(-1, 1).expand(len(x0), 1)
 
