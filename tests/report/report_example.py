@@ -226,9 +226,7 @@ def _add_spatial(record: MemoryRecord, model: ModelRow, net: nn.Sequential) -> N
     limits = torch.tensor([30.0, 1.0, 1.0])
     with torch.no_grad():
         clean = margins(net(x), y)
-        all_margins = torch.stack(
-            [margins(net(warped(x, (d * limits).expand(len(x), 3))), y) for d in draws]
-        )
+        all_margins = torch.stack([margins(net(warped(x, (d * limits).expand(len(x), 3))), y) for d in draws])
     sizes = draws.abs().amax(1)
     nearest = torch.where(all_margins <= 0, sizes[:, None], 2.0).argmin(0)
     worst, gauge = torch.minimum(clean, all_margins.amin(0)), sizes[nearest]

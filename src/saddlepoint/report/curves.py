@@ -46,7 +46,7 @@ class Curve:
     @property
     def key(self) -> str:
         """Equal for curves that may share axes: the threat without its size."""
-        return _key(self.claims[0])
+        return curve_key(self.claims[0])
 
     def branches(self, size: float) -> tuple[float, float]:
         """(certified, attacked) shares at `size` itself."""
@@ -67,27 +67,32 @@ def curves(claims: Sequence[Claim]) -> list[Curve]:
             and math.isfinite(claim.size)
             and claim.size > 0
         ):
-            groups.setdefault((_key(claim), claim.model.digest), []).append(claim)
+            groups.setdefault((curve_key(claim), claim.model.digest), []).append(claim)
     return [_curve(sorted(group, key=lambda claim: claim.size)) for group in groups.values()]
 
 
-def draw(group: Sequence[Curve], colours: dict[str, str], prefix: str) -> str:
-    """The curves of one family as SVG, one colour per model digest."""
+def draw(group: Sequence[Curve], shown: Curve, colours: dict[str, str], prefix: str) -> str:
+    """One model's curve as SVG, in its colour; the other curves of its family are thin lines to compare with."""
     fig, axes = figure()
     top = max(float(curve.sizes[-1]) for curve in group)
     for curve in group:
-        _draw_one(axes, curve, colours[curve.model.digest])
+        if curve is not shown:
+            _draw_lines(axes, curve, colours[curve.model.digest], 1.0)
+    _draw_bands(axes, shown, colours[shown.model.digest])
+    _draw_lines(axes, shown, colours[shown.model.digest], 2.2)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(-0.02 * top, 1.02 * top)
     axes.set_ylabel("accuracy")
-    axes.set_xlabel(_axis_label(group[0].claims[-1]))
+    axes.set_xlabel(_axis_label(shown.claims[-1]))
     _ticks(axes, [claim for curve in group for claim in curve.claims], top)
-    names = ", ".join(dict.fromkeys(curve.model.name for curve in group))
-    return to_svg(fig, f"Accuracy against the size of the perturbation for {names}", prefix)
+    return to_svg(fig, f"Accuracy of {shown.model.name} against the size of the perturbation", prefix)
 
 
-def _key(claim: Claim) -> str:
-    """The threat without its size: rotations and shifts are nested if their ratio is the same."""
+def curve_key(claim: Claim) -> str:
+    """The threat without its size: equal for threats of which one holds the other.
+
+    Rotations with shifts are nested if their ratio is the same.
+    """
     described = dict(claim.threat["set"])
     described.pop("size", None)
     if described.get("kind") == "spatial":
@@ -96,7 +101,7 @@ def _key(claim: Claim) -> str:
     return canonical_json({**claim.threat, "set": described})
 
 
-def _gauge(claim: Claim, gauge: float | None) -> float:
+def position(claim: Claim, gauge: float | None) -> float:
     """A witness's gauge on the axis of `claim.size`; the claim's own size if it was not measured."""
     if gauge is None:
         return claim.size
@@ -116,7 +121,7 @@ def _curve(claims: list[Claim]) -> Curve:
             if sample.verdict is Verdict.MISCLASSIFIED:
                 breaks[sample.id] = 0.0
             elif sample.verdict is Verdict.BROKEN:
-                breaks[sample.id] = min(breaks[sample.id], _gauge(claim, sample.gauge))
+                breaks[sample.id] = min(breaks[sample.id], position(claim, sample.gauge))
             elif sample.verdict is Verdict.CERTIFIED:
                 holds[sample.id] = max(holds[sample.id], claim.size)
     top, n = claims[-1].size, len(breaks)
@@ -130,26 +135,34 @@ def _curve(claims: list[Claim]) -> Curve:
     return Curve(claims[0].model, tuple(claims), n, sizes, np.array(attacked, float), np.array(certified, float))
 
 
-def _draw_one(axes: Axes, curve: Curve, colour: str) -> None:
-    x = curve.sizes.repeat(2)[1:]  # starts at size 0 itself and ends after the largest size
-    attacked, certified = curve.attacked.ravel()[1:], curve.certified.ravel()[1:]
-    x, attacked, certified = x[:-1], attacked[:-1], certified[:-1]  # nothing is known beyond the largest
-    x = np.append(x, x[-1])
-    attacked = np.append(attacked, curve.attacked[-1, 1])
-    certified = np.append(certified, curve.certified[-1, 0])
+def _steps(curve: Curve) -> Float64[np.ndarray, "3 k"]:
+    """(size, certified count, attacked count) along the curve, two points at every step, from 0 to the largest size."""
+    x = curve.sizes.repeat(2)[1:]  # to the left of size 0 there is nothing
+    certified, attacked = curve.certified.ravel()[1:], curve.attacked.ravel()[1:]
+    certified[-1] = certified[-2]  # beyond the largest size nothing was asked: no drop is drawn there
+    return np.stack([x, certified, attacked])
+
+
+def _draw_lines(axes: Axes, curve: Curve, colour: str, width: float) -> None:
+    x, certified, attacked = _steps(curve)
+    axes.plot(x, attacked / curve.n, color=colour, linewidth=width, linestyle=(0, (4, 1.6)))
+    axes.plot(x, certified / curve.n, color=colour, linewidth=width)
+
+
+def _draw_bands(axes: Axes, curve: Curve, colour: str) -> None:
+    """The gap, its 95 % interval, the claims themselves and clean accuracy."""
+    x, certified, attacked = _steps(curve)
     low = [clopper_pearson(int(k), curve.n)[0] for k in certified]
     high = [clopper_pearson(int(k), curve.n)[1] for k in attacked]
-    axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
-    axes.fill_between(x, certified / curve.n, attacked / curve.n, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(x, attacked / curve.n, color=colour, linewidth=1.8, linestyle=(0, (4, 1.6)))
-    axes.plot(x, certified / curve.n, color=colour, linewidth=2.4)
+    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.fill_between(x, certified / curve.n, attacked / curve.n, color=colour, alpha=0.26, linewidth=0)
     largest = max(curve.claims, key=lambda claim: claim.n)
     share, (below, above) = largest.clean_k / largest.n, largest.clean_ci95
     error = [[max(0.0, share - below)], [max(0.0, above - share)]]
     axes.errorbar([0], [share], yerr=error, color=colour, fmt="o", markersize=6, capsize=3, clip_on=False)
     for claim in curve.claims:
-        axes.plot([claim.size], [claim.attacked], "v", color=colour, markersize=5.5, clip_on=False)
-        axes.plot([claim.size], [claim.certified], "^", color=colour, markersize=5.5, clip_on=False)
+        axes.plot([claim.size], [claim.attacked], "v", color=colour, markersize=6, clip_on=False)
+        axes.plot([claim.size], [claim.certified], "^", color=colour, markersize=6, clip_on=False)
 
 
 def _axis_label(claim: Claim) -> str:

@@ -62,7 +62,7 @@ def panel(claim: Claim, exhibit: Exhibit, prefix: str) -> Panel:
         tiles[1] = Tile("transformed", *[adversarial.source, *facts[1]])
     elif pictures[0] is not None:
         factor, picture = amplified(pictures[1] - pictures[0])  # type: ignore[operator]
-        tiles.insert(1, Tile(f"perturbation × {factor}", _source(picture)))
+        tiles.insert(1, Tile(f"perturbation ×\u00a0{factor}", _source(picture)))
     return Panel(
         id=exhibit.id,
         label=_name(exhibit.label, names),
@@ -144,7 +144,8 @@ def _notes(exhibit: Exhibit) -> list[str]:
     notes = []
     if exhibit.parameters is not None and len(exhibit.parameters) == 3:
         angle, down, right = exhibit.parameters
-        notes.append(f"rotation {angle:+.2f}°, shift {down:+.2f} px in rows, {right:+.2f} px in columns")
+        words = f"rotation {angle:+.1f}°, shift {down:+.2f} px in rows, {right:+.2f} px in columns"
+        notes.append(words.replace("-", "−"))
     if exhibit.survives_8bit is not None:
         kept = "still broken" if exhibit.survives_8bit else "no longer broken"
         notes.append(f"{kept} when stored as an 8-bit picture")

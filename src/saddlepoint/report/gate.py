@@ -24,7 +24,7 @@ from typing import Any
 
 from saddlepoint.ledger.claims import Claim, Interval, ModelRow, SampleResult
 from saddlepoint.report.policy import Policy, Requirement, threat_key
-from saddlepoint.report.tally import Tally, advice, class_tallies, clean_tally, robust_tally
+from saddlepoint.report.tally import Advice, Tally, advice, class_tallies, clean_tally, robust_tally
 from saddlepoint.report.wording import interval
 from saddlepoint.spec.bracket import Verdict
 
@@ -127,21 +127,22 @@ def _judge_claim(requirement: Requirement, claim: Claim) -> Judgement:
         status = Status.CONTRADICTION
     elif claim.n < requirement.samples:
         status = Status.UNKNOWN
-    hints = advice(tallies, requirement.threshold, requirement.at_least)
-    bracket = (min(t.certified_share for t in tallies), min(t.attacked_share for t in tallies))
+    open_ = status is Status.UNDECIDED
+    hints = advice(tallies, requirement.threshold, requirement.at_least) if open_ else Advice("")
+    words = _facts(requirement, claim, status, tallies) + (f"; {hints.words}" if hints.words else "")
     return Judgement(
         requirement,
         status,
-        message=_message(requirement, claim, status, tallies, bracket, (low, high)),
+        message=f"{words}; 95 % interval {interval((low, high))}, n = {claim.n}",
         model=claim.model,
         claim=claim,
-        bracket=bracket,
+        bracket=_bracket(tallies),
         ci95=(low, high),
         n=claim.n,
         witnesses=_witnesses(claim) if requirement.metric != "clean_accuracy" else (),
-        more_certified=hints.more_certified if status is Status.UNDECIDED else None,
-        more_broken=hints.more_broken if status is Status.UNDECIDED else None,
-        samples_needed=hints.samples_needed if status is Status.UNDECIDED else None,
+        more_certified=hints.more_certified,
+        more_broken=hints.more_broken,
+        samples_needed=hints.samples_needed,
         key={**_key(requirement), "model": claim.model.digest, "threat": claim.threat},
     )
 
@@ -167,29 +168,26 @@ def _allowed(requirement: Requirement, tallies: Sequence[Tally]) -> bool:
     return min(tally.if_open_break for tally in tallies) <= requirement.threshold
 
 
-def _message(
-    requirement: Requirement,
-    claim: Claim,
-    status: Status,
-    tallies: Sequence[Tally],
-    bracket: Interval,
-    limits: Interval,
-) -> str:
-    facts = f"{requirement.metric.replace('_', ' ')} in {interval(bracket)}"
+def _bracket(tallies: Sequence[Tally]) -> Interval:
+    return min(tally.certified_share for tally in tallies), min(tally.attacked_share for tally in tallies)
+
+
+def _facts(requirement: Requirement, claim: Claim, status: Status, tallies: Sequence[Tally]) -> str:
+    facts = f"{requirement.metric.replace('_', ' ')} in {interval(_bracket(tallies))}"
     if len(tallies) > 1:
         names = claim.model.class_names
         worst = min(tallies, key=lambda tally: (tally.limits[0], tally.certified_share, tally.name))
         label = names[int(worst.name)] if names and int(worst.name) < len(names) else worst.name
         facts += f" (worst class {label!r}, n = {worst.n} of its own)"
     if status is Status.UNKNOWN:
-        facts += f"; only {claim.n} of {requirement.samples} samples: unknown"
-    elif status is Status.CONTRADICTION:
-        facts += f"; {claim.counts[Verdict.CONTRADICTION]} contradictions: some method is unsound"
-    elif status is Status.ALLOWED:
-        facts += f"; holds if the {sum(t.open for t in tallies)} open samples hold, which the policy allows"
-    elif status is Status.UNDECIDED:
-        facts += f"; {advice(tallies, requirement.threshold, requirement.at_least).words}"
-    return f"{facts}; 95 % interval {interval(limits)}, n = {claim.n}"
+        return f"{facts}; only {claim.n} of {requirement.samples} samples: unknown"
+    if status is Status.CONTRADICTION:
+        return f"{facts}; {claim.counts[Verdict.CONTRADICTION]} contradictions: some method is unsound"
+    if status is Status.ALLOWED:
+        open_ = sum(tally.open for tally in tallies)
+        way = "hold" if requirement.at_least else "break"
+        return f"{facts}; met if the {open_} open samples {way}, which the policy allows"
+    return facts
 
 
 def _judge_findings(requirement: Requirement, findings: Sequence[Mapping[str, Any]]) -> list[Judgement]:

@@ -7,6 +7,7 @@ inline SVG, pictures PNG data URIs. The page loads nothing from anywhere and say
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saddlepoint.core.digests import canonical_json
-from saddlepoint.ledger.claims import Claim, MethodRow, ModelRow, RunRow
+from saddlepoint.ledger.claims import Claim, Exhibit, MethodRow, ModelRow, RunRow
 from saddlepoint.report import wording
-from saddlepoint.report.curves import curves, draw, model_colours
-from saddlepoint.report.exhibits import Panel, panel
+from saddlepoint.report.curves import Curve, curve_key, curves, draw, model_colours, position
+from saddlepoint.report.exhibits import panel
 from saddlepoint.report.learning import learning_curves
 from saddlepoint.report.record import Record
 from saddlepoint.report.untested import untested
@@ -61,6 +62,7 @@ def html_report(record: Record, ledger_name: str = "run.ledger", images: bool = 
     )
     environment.filters["svg"] = Markup  # only for figures drawn by this house, which escape their text
     environment.filters["words"] = _words
+    environment.filters["keep"] = _keep
     return environment.get_template("report.html.j2").render(
         title=_title(models),
         models=models,
@@ -73,7 +75,7 @@ def html_report(record: Record, ledger_name: str = "run.ledger", images: bool = 
         figures=_figures(claims, colours),
         claims=claims,
         verdicts=list(Verdict),
-        left=[(claim, _left(claim)) for claim in claims],
+        left=[(claim, *rest) for claim in claims for rest in _left(claim)],
         methods=[(claim, sorted(claim.methods, key=_first_cheap)) for claim in claims],
         runs=runs,
         versions=_versions(runs),
@@ -145,28 +147,42 @@ def _comparison(a: Claim, b: Claim) -> str:
     return f"{names}: {verdict}: {intervals}"
 
 
-def _galleries(record: Record, claims: Sequence[Claim]) -> list[tuple[Claim, list[Panel]]]:
+def _galleries(record: Record, claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Per model and family of nested threats its nearest failures, whichever size they were found at."""
+    groups: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault((claim.model.digest, curve_key(claim)), []).append(claim)
     found = []
-    for number, claim in enumerate(claims):
-        exhibits = record.exhibits(claim.model.digest, canonical_json(claim.threat))[:SHOWN]
-        panels = [panel(claim, exhibit, f"x{number}-{i}") for i, exhibit in enumerate(exhibits)]
+    for number, group in enumerate(groups.values()):
+        largest = max(group, key=lambda claim: claim.size)
+        nearest: dict[str, tuple[float, Claim, Exhibit]] = {}
+        for claim in group:
+            for exhibit in record.exhibits(claim.model.digest, canonical_json(claim.threat)):
+                place = position(claim, exhibit.gauge)
+                if exhibit.id not in nearest or place < nearest[exhibit.id][0]:
+                    nearest[exhibit.id] = (place, claim, exhibit)
+        chosen = sorted(nearest.values(), key=lambda found: found[0])[:SHOWN]
+        panels = [panel(claim, exhibit, f"x{number}-{i}") for i, (_, claim, exhibit) in enumerate(chosen)]
         if panels:
-            found.append((claim, panels))
+            up_to = "up to " if len(group) > 1 else ""
+            found.append({"claim": largest, "panels": panels, "up_to": up_to})
     return found
 
 
 def _figures(claims: Sequence[Claim], colours: dict[str, str]) -> list[dict[str, Any]]:
-    groups: dict[str, list[Any]] = {}
+    """One figure per curve, those of one family beside each other."""
+    groups: dict[str, list[Curve]] = {}
     for curve in curves(claims):
         groups.setdefault(curve.key, []).append(curve)
+    pairs = [(curve, group) for group in groups.values() for curve in group]
     return [
         {
-            "svg": draw(group, colours, f"curve{index}"),
-            "name": wording.threat_name(group[0].claims[-1].label),
-            "models": [curve.model for curve in group],
-            "n": sorted({curve.n for curve in group}),
+            "svg": draw(group, curve, colours, f"curve{index}"),
+            "model": curve.model,
+            "others": [other.model for other in group if other is not curve],
+            "n": curve.n,
         }
-        for index, group in enumerate(groups.values())
+        for index, (curve, group) in enumerate(pairs)
     ]
 
 
@@ -186,6 +202,12 @@ def _first_cheap(method: MethodRow) -> tuple[bool, float, str]:
 
 def _versions(runs: Sequence[RunRow]) -> dict[str, str]:
     return {name: version for run in runs for name, version in run.versions.items()}
+
+
+def _keep(text: str) -> str:
+    """The text with spaces that do not break a line inside intervals, "n = 300" and "95 % interval"."""
+    kept = re.sub(r"\[[^\[\]]*\]", lambda match: match[0].replace(" ", "\u00a0"), text)
+    return re.sub(r"(?<=\bn) = |(?<=95) (?=%)|(?<=%) (?=interval)", lambda match: match[0].replace(" ", "\u00a0"), kept)
 
 
 def _words(parameters: dict[str, Any]) -> str:

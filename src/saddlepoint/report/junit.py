@@ -6,6 +6,7 @@ The dialect is the one that Jenkins, GitLab and GitHub actions read (testsuites 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -21,7 +22,7 @@ def junit_report(judgements: Sequence[Judgement], suite: str = "saddlepoint gate
     """The judgements as UTF-8 XML. `suite` names the test suite, for example the ledger's file name."""
     failures = sum(item.status is Status.FAILED for item in judgements)
     errors = sum(not item.good for item in judgements) - failures
-    total = sum(_seconds(item) for item in judgements)
+    total = math.fsum(_seconds(item) for item in judgements)
     counts = {
         "name": _clean(suite),
         "tests": str(len(judgements)),
@@ -67,7 +68,7 @@ def _witness_line(claim: Claim, sample: SampleResult) -> str:
 
 
 def _seconds(item: Judgement) -> float:
-    return sum(method.seconds for method in item.claim.methods) if item.claim else 0.0
+    return math.fsum(method.seconds for method in item.claim.methods) if item.claim else 0.0
 
 
 def _clean(text: str) -> str:

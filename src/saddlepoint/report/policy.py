@@ -201,8 +201,9 @@ class _Lines:
     def _read(self, number: int, line: str) -> None:
         if re.match(r"\s*\[\[\s*[\"']?require[\"']?\s*\]\]", line):
             self._tables.append(number)
-        elif match := re.match(r"\s*\[*\s*[\"']?([\w-]+)[\"']?\s*[\].=]", line):
-            self._keys.setdefault((len(self._tables) - 1, match[1]), number)
+        elif match := re.match(r"\s*(\[*)\s*[\"']?([\w-]+)[\"']?\s*[\].=]", line):
+            table = -1 if match[1] else len(self._tables) - 1  # another table's header stands at the top level
+            self._keys.setdefault((table, match[2]), number)
 
     def of_table(self, index: int) -> int:
         """The line of the table's header; for inline tables the line of `require`."""

@@ -6,6 +6,7 @@ lower Clopper–Pearson limit of the one and the upper limit of the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -141,14 +142,21 @@ def _smallest(decided: Callable[[int], bool], most: int) -> int | None:
 
 
 def _larger_sample(tally: Tally, threshold: float) -> int | None:
-    """The least multiple of n (in steps of 1 %) at which the same shares would leave the threshold outside."""
-    if not tally.n:
+    """A sample size, least up to rounding of the counts, at which the same shares leave the threshold outside."""
+
+    def decided(n: int) -> bool:
+        low, high = replace(
+            tally,
+            n=n,
+            certified=int(tally.certified_share * n),  # both counts rounded to the wider side
+            attacked=min(n, math.ceil(tally.attacked_share * n)),
+        ).limits
+        return low > threshold or high < threshold
+
+    size = tally.n
+    while 0 < size <= _MOST and not decided(size):
+        size *= 2
+    if not 0 < size <= _MOST:
         return None
-    size = float(tally.n)
-    while (size := size * 1.01 + 1) <= _MOST:
-        n = round(size)
-        low = clopper_pearson(int(tally.certified_share * n), n, tally.confidence)[0]
-        high = clopper_pearson(min(n, round(tally.attacked_share * n + 0.5)), n, tally.confidence)[1]
-        if low > threshold or high < threshold:
-            return n
-    return None
+    found = _smallest(lambda j: decided(tally.n + j), size - tally.n)
+    return tally.n + found if found else None

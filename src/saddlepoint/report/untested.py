@@ -41,7 +41,7 @@ def untested(record: Record) -> list[str]:
 def _undecided(claim: Claim) -> list[str]:
     where = f"{claim.model.name} at {threat_name(claim.label)}"
     words = (
-        (Verdict.OPEN, "are open: neither broken nor certified. They may be either"),
+        (Verdict.OPEN, "are open, they may hold or not"),
         (Verdict.NOT_RUN, "were not run: the budget ended before them"),
         (Verdict.ERROR, "ended with an error. They count neither as broken nor as certified"),
     )
