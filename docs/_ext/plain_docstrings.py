@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 from textwrap import dedent
+from typing import Any
 
 _SECTION = re.compile(r"(Args|Arguments|Raises|Returns|Yields|Notes?|Source):")
 
@@ -61,7 +62,7 @@ def process(app: object, what: str, name: str, obj: object, options: object, lin
     lines[:] = new
 
 
-def setup(app) -> dict[str, bool]:  # noqa: ANN001  # Sphinx's application; this file must not import it to be read
+def setup(app: Any) -> dict[str, bool]:
     """Sphinx's entry point."""
     app.connect("autodoc-process-docstring", process)
     return {"parallel_read_safe": True}
