@@ -104,8 +104,13 @@ class PerturbationSet(ABC):
         self._refuse("support", "Enclose the set: Box or Linf have it, and hull(x0) gives the enclosing box.")
 
     def gauge(self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"]) -> Float[Tensor, " b"]:
-        """The smallest size whose set holds x (float64, rounded up); inf where no size does."""
-        self._refuse("gauge", "Use contains.")
+        """The smallest size whose set holds x (float64, rounded up); inf where no size does.
+
+        A set of one size (Box, Mask, Patch, combinations) answers that size or inf.
+        """
+        inside = self.contains(x0, x)
+        own = float(self.size) if isinstance(self.size, Fraction) else self.size.to(x0.device)
+        return torch.where(inside, own, torch.inf).to(torch.float64)
 
     def hull(self, x0: Float[Tensor, "b *s"], *, rounding: HullRounding = "out") -> Interval:
         """The smallest box around S(x₀), in x₀'s dtype.

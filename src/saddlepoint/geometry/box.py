@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saddlepoint.core.arithmetic import float_above, float_below
 from saddlepoint.core.errors import InputError, InputOutsideDomain
-from saddlepoint.geometry.base import HullRounding, Interval, PerturbationSet, check_points
+from saddlepoint.geometry.base import HullRounding, Interval, PerturbationSet
 from saddlepoint.geometry.interval import IntervalSet
 
 
@@ -105,12 +105,6 @@ class Box(IntervalSet):
     def hull(self, x0: Float[Tensor, "b *s"], *, rounding: HullRounding = "out") -> Interval:
         lower, upper = self.limits(x0, rounding)
         return Interval(lower.expand(x0.shape), upper.expand(x0.shape))
-
-    def gauge(self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"]) -> Float[Tensor, " b"]:
-        """0 inside, inf outside: the box has no scale."""
-        check_points(x0, x)
-        inside = self.contains(x0, x)
-        return torch.where(inside, 0.0, torch.inf).to(torch.float64)
 
     def _shaped(self, values: list[float], like: Tensor) -> Tensor:
         flat = torch.tensor(values, dtype=like.dtype, device=like.device)

@@ -66,11 +66,6 @@ class Mask(IntervalSet):
         fine = (same | (self._marked(x0) & torch.isfinite(x))).flatten(1).all(-1)
         return fine if self.box is None else fine & self.box.contains(x0, x, slack=slack)
 
-    def gauge(self, x0: Float[Tensor, "b *s"], x: Float[Tensor, "b *s"]) -> Float[Tensor, " b"]:
-        """The mask's own size where it holds x, inf elsewhere: a mask has no other sizes."""
-        check_points(x0, x)
-        return torch.where(self.contains(x0, x), float(self.mask.sum()), torch.inf).to(torch.float64)
-
     def _marked(self, x0: Tensor) -> Tensor:
         shape = tuple(x0.shape[-2:]) if self.mask.ndim == 2 else tuple(x0.shape[1:])
         if tuple(self.mask.shape) != shape or (self.mask.ndim == 2) != (x0.ndim == 4):
