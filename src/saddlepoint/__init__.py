@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from saddlepoint import bound as bound
     from saddlepoint import data as data
     from saddlepoint import geometry as geometry
-    from saddlepoint import testing as testing
     from saddlepoint import training as training
     from saddlepoint.adapters import from_callable as from_callable
     from saddlepoint.adapters import from_onnx as from_onnx
@@ -70,7 +69,6 @@ _HOME = {
     "from_sklearn": "adapters",
     "from_torch": "adapters",
     "geometry": "geometry",
-    "testing": "testing",
     "train": "training",
     "training": "training",
 }
@@ -100,7 +98,6 @@ __all__ = [
     "from_sklearn",
     "from_torch",
     "geometry",
-    "testing",
     "train",
     "training",
 ]
