@@ -97,12 +97,21 @@ class Runtime:
         fed = self.session.get_inputs()
         constants = {i.name for i in self.session.get_overridable_initializers()}
         self.input = next(i for i in fed if i.name not in constants)
-        self.batched = not isinstance(self.input.shape[0], int)
+        size = self.input.shape[0]
+        self.batch = size if isinstance(size, int) and size > 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs (N, …) for x (N, …)."""
         dtype: Any = np.float64 if self.input.type == "tensor(double)" else np.float32
         points = x.detach().cpu().numpy().astype(dtype)
-        chunks = [points] if self.batched else [points[i : i + 1] for i in range(len(points))]
-        found = [np.asarray(self.session.run(None, {self.input.name: c})[0]) for c in chunks]
-        return torch.from_numpy(np.concatenate(found, axis=0))
+        if self.batch is None:
+            return self._run(points)
+        found = []
+        for i in range(0, len(points), self.batch):
+            part = points[i : i + self.batch]
+            fill = np.repeat(part[-1:], self.batch - len(part), axis=0)  # the file takes this batch and no other
+            found.append(self._run(np.concatenate([part, fill]))[: len(part)])
+        return torch.cat(found)
+
+    def _run(self, points: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(self.session.run(None, {self.input.name: points})[0]))

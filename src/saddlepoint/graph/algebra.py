@@ -43,13 +43,24 @@ def multiply(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
 
 
 def divide(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
-    """x / y for a constant y."""
+    """x / y."""
+    if isinstance(x, Ref) and isinstance(y, Ref):
+        return b.add(ops.Div(), *b.match(x, y), name=name)
     if not isinstance(x, Ref) or not isinstance(y, Tensor):
-        raise b.unsupported("division by a variable")
+        raise b.unsupported("a constant divided by a variable")
     ref, c = b.align(x, y)
     if not bool((c != 0).all()):
         raise b.unsupported("division by zero")
     return b.add(ops.DivConstant(c), ref, name=name)
+
+
+def power(b: Builder, x: Ref, exponent: float, name: str = "") -> Ref:
+    """x² and √x; other powers are refused."""
+    if exponent == 2:
+        return multiply(b, x, x, name)
+    if exponent == 0.5:
+        return b.add(ops.Elementwise("Sqrt"), x, name=name)
+    raise b.unsupported(f"a power of {exponent:g}")
 
 
 def matmul(b: Builder, x: Value, y: Value, name: str = "") -> Ref:

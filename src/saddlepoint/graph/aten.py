@@ -31,6 +31,11 @@ BATCH_FILLERS = frozenset(
     }
 )
 
+SIZED = frozenset(
+    {"aten.view", "aten.reshape", "aten._unsafe_view", "aten.unflatten", "aten.expand", "aten.slice", "aten.flatten"}
+)
+"""Operators whose sizes may be the batch's: their result is read off the shape that torch.export recorded."""
+
 
 @dataclass
 class Translation:
@@ -62,6 +67,8 @@ class Translation:
         return self._read(output)
 
     def _call(self, node: fx.Node) -> None:
+        if not node.users and not _writes(node):
+            return  # statistics and the like that nobody reads
         packet = str(getattr(node.target, "overloadpacket", node.target))
         self.builder.where = f"{packet} in {_layer(node)}"
         produced = node.meta.get("val")
@@ -90,6 +97,8 @@ class Translation:
             raise self._random()
         if rule is None:
             raise self.builder.unsupported(f"the operator {packet} has no rule")
+        if name not in SIZED and _mentions_symbol(arguments):
+            raise self.builder.unsupported(f"{packet} computes with the batch size")
         return rule(Call(self.builder, arguments, self._shape(produced), node.name))
 
     def _fold(self, node: fx.Node, packet: str, arguments: dict[str, Any]) -> Any:
@@ -169,13 +178,13 @@ class Translation:
         return str(size) == str(self.batch)
 
     def _shape(self, produced: Any) -> Any:
-        """Shapes of the result without the batch axis; None where that axis is not in front."""
+        """Shape of the result without the batch axis; of several results the first must have that axis in front."""
         if isinstance(produced, (list, tuple)):
-            return [self._shape(p) for p in produced]
+            return [self._shape(produced[0]), *(tuple(p.shape[1:]) for p in produced[1:])]
         shape = tuple(produced.shape)
         if not shape or not self._is_batch(shape[0]) or not all(isinstance(s, int) for s in shape[1:]):
             raise self.builder.unsupported(
-                f"its result of shape {tuple(str(s) for s in shape)} mixes the samples of a batch"
+                f"its result of shape ({', '.join(str(s) for s in shape)}) mixes the samples of a batch"
             )
         return shape[1:]
 

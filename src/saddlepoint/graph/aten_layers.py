@@ -99,9 +99,33 @@ def div(c: Call) -> Ref:
 
 
 def power(c: Call) -> Ref:
-    if c.a["exponent"] != 2:
-        raise c.b.unsupported("a power other than 2")
-    return algebra.multiply(c.b, c.variable(), c.variable(), c.name)
+    """x² and √x."""
+    exponent = c.a["exponent"]
+    if not isinstance(exponent, (int, float)):
+        raise c.b.unsupported("a power that is a tensor")
+    return algebra.power(c.b, c.variable(), float(exponent), c.name)
+
+
+def layer_norm(c: Call) -> Ref:
+    shape = tuple(c.a["normalized_shape"])
+    weight, bias = c.optional("weight"), c.optional("bias")
+    weight = torch.ones(shape, dtype=c.b.dtype) if weight is None else weight
+    return c.node(ops.LayerNorm(weight, torch.zeros_like(weight) if bias is None else bias, float(c.a["eps"])), "input")
+
+
+def gelu(c: Call) -> Ref:
+    return c.node(ops.Elementwise("GeluTanh" if c.a["approximate"] == "tanh" else "Gelu"))
+
+
+def default_only(function: str, **defaults: float) -> Rule:
+    """An elementwise function, refused unless its parameters have torch's default values."""
+
+    def rule(c: Call) -> Ref:
+        if any(c.a[k] != v for k, v in defaults.items()):
+            raise c.b.unsupported(f"{function} with other parameters than {defaults}")
+        return c.node(ops.Elementwise(function))
+
+    return rule
 
 
 def clip(c: Call) -> Ref:

@@ -54,6 +54,8 @@ def take(c: Call) -> Ref:
     if axis % x.rank == 0 and (stop is None or isinstance(stop, torch.SymInt)):
         # x[:b] of a batch of b: the recorded shape says that the batch axis stayed as it was
         stop = torch.iinfo(torch.int64).max
+    elif isinstance(start, torch.SymInt) or isinstance(stop, torch.SymInt):
+        raise c.b.unsupported("it slices by the batch size")
     stop = x.shape[axis % x.rank - 1] if stop is None else stop
     return algebra.take(c.b, x, axis, start, stop, c.a["step"], c.name)
 

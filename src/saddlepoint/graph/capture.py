@@ -36,6 +36,15 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
     """
     batch = (torch.cat([example] * 3)[: max(2, example.shape[0])]).detach()
     twin = _evaluating_copy(module)
+    points = _points(batch)
+    with torch.no_grad():
+        try:
+            expected = twin(points)
+        except Exception as error:  # whatever the user's forward raises
+            raise UnsupportedModel(
+                f"the model fails on an input of shape {tuple(points.shape)}: {_first_line(error)}",
+                "It must run on any number of samples of that shape, in the type of its weights.",
+            ) from error
     with _quiet():
         try:
             exported = torch.export.export(
@@ -49,8 +58,7 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
             ) from error
     graph = _translate(exported)
     with torch.no_grad():
-        points = _points(batch)
-        compare(graph(points), twin(points), "the module")
+        compare(graph(points), expected, "the module")
         compare(graph(points[:1]), twin(points[:1]), "the module")
     return graph
 

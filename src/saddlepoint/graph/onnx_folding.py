@@ -18,6 +18,8 @@ def fold(kind: str, c: Call) -> list[np.ndarray]:
     if kind == "Constant":
         return [_constant(c)]
     xs: list[Any] = [x for x in c.inputs if x is not None]
+    if (kind in ARITHMETIC or kind == "Cast") and any(_holds_batch(x) for x in xs):
+        raise c.b.unsupported("it computes with the batch size")
     if kind in ELEMENTWISE:
         return [np.asarray(ELEMENTWISE[kind](*xs))]
     if kind == "Split":
@@ -29,6 +31,11 @@ def fold(kind: str, c: Call) -> list[np.ndarray]:
     if rule is None:
         raise c.b.unsupported(f"no rule folds {kind} of constants")
     return [np.asarray(rule(c, xs))]
+
+
+def _holds_batch(x: np.ndarray) -> bool:
+    """Is the batch size among these numbers? Shapes are int64; weights never are."""
+    return x.dtype == np.int64 and bool((x == BATCH).any())
 
 
 def _constant(c: Call) -> np.ndarray:
@@ -104,7 +111,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.trunc(a / b).astype(a.dtype) if np.issubdtype(a.dtype, np.integer) else a / b
 
 
-ELEMENTWISE: dict[str, Any] = {
+ARITHMETIC: dict[str, Any] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
@@ -118,6 +125,8 @@ ELEMENTWISE: dict[str, Any] = {
     "Ceil": np.ceil,
     "Reciprocal": np.reciprocal,
     "MatMul": np.matmul,
+}
+ELEMENTWISE: dict[str, Any] = ARITHMETIC | {
     "Equal": np.equal,
     "Less": np.less,
     "Greater": np.greater,

@@ -130,6 +130,36 @@ def prelu(c: Call) -> Ref:
     return c.node(ops.LeakyRelu(float(slope)))
 
 
+def elu(c: Call) -> Ref:
+    """ELU with α = 1."""
+    if float(c.a.get("alpha", 1.0)) != 1:
+        raise c.b.unsupported("Elu with alpha other than 1")
+    return c.node(ops.Elementwise("Elu"))
+
+
+def gelu(c: Call) -> Ref:
+    """GELU, exact or by tanh."""
+    return c.node(ops.Elementwise("GeluTanh" if c.a.get("approximate", b"none") == b"tanh" else "Gelu"))
+
+
+def power(c: Call) -> Ref:
+    """x² and √x."""
+    exponent = c.array(1)
+    if exponent.size != 1:
+        raise c.b.unsupported("a power that is a tensor")
+    return algebra.power(c.b, c.variable(), float(exponent.reshape(-1)[0]), c.name)
+
+
+def layer_norm(c: Call) -> Ref:
+    """Layer normalisation over the last axes."""
+    x = c.variable()
+    axis = c.b.axis(c.a.get("axis", -1), x)
+    shape = x.shape[axis - 1 :]
+    weight = c.constant(1).expand(shape).contiguous()
+    bias = c.constant(2).expand(shape).contiguous() if c.given(2) else torch.zeros_like(weight)
+    return c.node(ops.LayerNorm(weight, bias, float(c.a.get("epsilon", 1e-5))))
+
+
 def softmax(c: Call, log: bool = False) -> Ref:
     """Softmax; before operator set 13 it flattens from its axis on."""
     x = c.variable()
@@ -139,21 +169,33 @@ def softmax(c: Call, log: bool = False) -> Ref:
     return c.node(ops.LogSoftmax(axis) if log else ops.Softmax(axis))
 
 
-def upsample(c: Call) -> Ref:
-    """Upsample and Resize: nearest, by whole factors."""
+def upsample(c: Call, resize: bool = False) -> Ref:
+    """Upsample and Resize: nearest, by whole factors, where that repeats entries."""
     x = _image(c)
-    mode = c.a.get("mode", b"nearest")
-    scales = c.a.get("scales")
-    if scales is None:
-        at = 1 if len(c.inputs) == 2 else 2
-        scales = c.array(at).reshape(-1).tolist() if c.given(at) else []
-    factors = [float(s) for s in scales]
-    coordinates = c.a.get("coordinate_transformation_mode", b"asymmetric")
-    if mode != b"nearest" or len(factors) != 4 or factors[:2] != [1, 1] or any(f != int(f) for f in factors):
-        raise c.b.unsupported("resizing other than to the nearest entry by whole factors")
-    if coordinates not in (b"asymmetric", b"half_pixel", b"pytorch_half_pixel") or not x.shape:
-        raise c.b.unsupported(f"resizing with {coordinates.decode()} coordinates")
+    factors = _factors(c, x)
+    if c.a.get("mode", b"nearest") != b"nearest" or len(factors) != 4 or factors[:2] != [1, 1]:
+        raise c.b.unsupported("resizing other than to the nearest entry of an image")
+    if any(f != int(f) for f in factors):
+        raise c.b.unsupported(f"resizing by the factors {factors[2:]}")
+    if resize and c.opset >= 11:
+        where = c.a.get("coordinate_transformation_mode", b"half_pixel")
+        nearest = c.a.get("nearest_mode", b"round_prefer_floor")
+        floors = where == b"asymmetric" and (nearest == b"floor" or (max(factors) <= 2 and nearest.endswith(b"_floor")))
+        rounds = where in (b"half_pixel", b"pytorch_half_pixel") and nearest.startswith(b"round")
+        if not floors and not rounds:
+            raise c.b.unsupported(f"resizing with {where.decode()} coordinates and {nearest.decode()}")
     return c.node(ops.UpsampleNearest((int(factors[2]), int(factors[3]))))
+
+
+def _factors(c: Call, x: Ref) -> list[float]:
+    """Scales per axis, from an attribute, an input, or the wanted sizes."""
+    if "scales" in c.a:
+        return [float(f) for f in c.a["scales"]]
+    at = 1 if len(c.inputs) == 2 else 2
+    if c.given(at) and c.array(at).size:
+        return [float(f) for f in c.array(at).reshape(-1)]
+    sizes = c.array(3).reshape(-1).tolist()
+    return [1.0, *(size / old for size, old in zip(sizes[1:], x.shape, strict=True))]
 
 
 def _image(c: Call) -> Ref:

@@ -21,7 +21,8 @@ from saddlepoint.graph.onnx_folding import fold
 from saddlepoint.graph.onnx_rules import RULES
 from saddlepoint.graph.ops_base import Shape
 
-FLOATS = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
+FLOATS: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
+NAMES = {number: name for name, number in TensorProto.DataType.items()}
 CONTROL = frozenset({"If", "Loop", "Scan"})
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -97,7 +98,7 @@ def _builder(info: ValueInfoProto, shape: Shape | None) -> tuple[Builder, int | 
     kind = info.type.tensor_type
     if kind.elem_type not in FLOATS:
         raise UnsupportedModel(
-            f"the input {info.name!r} is of type {helper.tensor_dtype_to_string(kind.elem_type)}, not float.",
+            f"the input {info.name!r} is of type {NAMES.get(kind.elem_type, 'unknown')}, not float.",
             "Export the model with float32 inputs.",
         )
     sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim]

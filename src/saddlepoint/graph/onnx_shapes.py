@@ -99,6 +99,8 @@ def slices(c: Call) -> Ref:
     axes = c.ints("axes", 3) or list(range(len(starts)))
     steps = c.ints("steps", 4) or [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if axis % x.rank == 0 and c.batch is not None and start == 0 and step == 1 and end >= c.batch:
+            continue  # all samples of a file for a fixed batch
         if axis % x.rank and step < 0:
             # Python has no number for "down to and including 0"; such ends become an explicit list
             size = x.shape[axis % x.rank - 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -123,3 +124,55 @@ class MatMul(NonlinearOp):
 
     def __call__(self, *xs: Tensor) -> Tensor:
         return torch.matmul(xs[0], xs[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Div(NonlinearOp):
+    """y = a / b of two variables of equal shape."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return xs[0] / xs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(NonlinearOp):
+    """Normalisation over the last axes of sizes weight.shape, then weight · y + bias."""
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float = 1e-5
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return F.layer_norm(xs[0], self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "Cos": torch.cos,
+    "Elu": F.elu,
+    "Erf": torch.erf,
+    "Gelu": F.gelu,
+    "GeluTanh": lambda x: F.gelu(x, approximate="tanh"),
+    "HardSigmoid": F.hardsigmoid,
+    "HardSwish": F.hardswish,
+    "Log": torch.log,
+    "Mish": F.mish,
+    "Rsqrt": torch.rsqrt,
+    "Silu": F.silu,
+    "Sin": torch.sin,
+    "Softplus": F.softplus,
+    "Sqrt": torch.sqrt,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(NonlinearOp):
+    """y = f(x) for a function of `ELEMENTWISE`, with torch's default parameters. `kind` is the function's name."""
+
+    function: str
+
+    @property
+    def kind(self) -> str:
+        return self.function
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return ELEMENTWISE[self.function](xs[0])
