@@ -116,8 +116,9 @@ def _patch(described: Described, x0: np.ndarray, x: np.ndarray) -> bool:
 
 
 def _mask(described: Described, x0: np.ndarray, x: np.ndarray) -> bool:
-    allowed = np.asarray(described["mask"], dtype=bool)
-    return not bool(((x != x0) & ~np.broadcast_to(allowed, x.shape)).any())
+    allowed = np.array([[bit == "1" for bit in row] for row in described["rows"]])
+    pixels = allowed if described["image"] else allowed[0]
+    return not bool((_changed(x0, x) & ~pixels).any())
 
 
 _BALLS = {"linf": _linf, "l2": _l2, "l1": _l1, "l0": _l0, "patch": _patch, "mask": _mask}

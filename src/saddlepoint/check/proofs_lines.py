@@ -121,7 +121,7 @@ def winners(op: MaxPool2d, lower: Tensor, upper: Tensor) -> Winners:
     """max ≥ any member, so any place is sound; ≤ that member only where its l is at least every other u."""
     floor, place = F.max_pool2d(lower, op.kernel, op.stride, op.padding, op.dilation, op.ceil_mode, return_indices=True)
     numbers = torch.arange(lower.shape[2] * lower.shape[3]).view(1, 1, *lower.shape[2:])
-    numbers, tops = _padded(numbers, op, floor, -1), _padded(upper, op, floor, -torch.inf)
+    numbers, tops = _padded(numbers, op, floor, -1.0), _padded(upper, op, floor, -torch.inf)
     wins = torch.ones_like(floor, dtype=torch.bool)
     for member in _members(op, floor):
         wins &= (numbers[member] == place) | (tops[member] <= floor)  # NaN compares false: no win

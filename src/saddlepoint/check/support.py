@@ -45,7 +45,7 @@ class Region:
     @property
     def boxed(self) -> bool:
         """Whether the enclosing box is the set itself."""
-        return self.described["kind"] in ("linf", "box")
+        return self.described["kind"] in ("linf", "box", "mask")
 
     def take(self, index: Tensor) -> Region:
         """Some samples, repetitions allowed."""
@@ -82,7 +82,7 @@ def _raise(value: Tensor, size: Tensor, n: int) -> Tensor:
 def _hull(described: Described, x: Tensor) -> tuple[Tensor, Tensor]:
     kind = described["kind"]
     if kind in ("union", "intersection"):
-        lows, highs = zip(*(_hull(part, x) for part in described["parts"]), strict=True)
+        lows, highs = zip(*(_hull(part, x) for part in described["sets"]), strict=True)
         low, high = torch.stack(lows), torch.stack(highs)
         return (low.amin(0), high.amax(0)) if kind == "union" else (low.amax(0), high.amin(0))
     if kind == "box":
@@ -99,13 +99,18 @@ def _hull(described: Described, x: Tensor) -> tuple[Tensor, Tensor]:
         )
     if kind == "mask":
         return _masked(described, x, low, x), _masked(described, x, high, x)
-    return torch.minimum(low, x), torch.maximum(high, x)
+    if kind == "patch" and described.get("at", "any") != "any":
+        inside = torch.zeros(x.shape[-2:], dtype=torch.bool)
+        top, left = described["at"]
+        inside[top : top + int(described["height"]), left : left + int(described["width"])] = True
+        return torch.where(inside, low, x), torch.where(inside, high, x)
+    return low, high
 
 
 def _maximum(described: Described, x: Tensor, a: Tensor) -> Tensor:
     kind = described["kind"]
     if kind in ("union", "intersection"):
-        parts = torch.stack([_maximum(part, x, a) for part in described["parts"]])
+        parts = torch.stack([_maximum(part, x, a) for part in described["sets"]])
         return parts.amax(0) if kind == "union" else parts.amin(0)
     if kind in ("linf", "box", "mask"):
         return corner(a, *_hull(described, x))
@@ -215,13 +220,15 @@ def _spread(values: list[float], x: Tensor) -> Tensor:
 
 
 def _masked(described: Described, x: Tensor, allowed: Tensor, kept: Tensor) -> Tensor:
-    mask = torch.tensor(described["mask"], dtype=torch.bool)
+    mask = torch.tensor([[digit == "1" for digit in row] for row in described["rows"]])
+    if not described["image"]:
+        mask = mask.view(-1)
     return torch.where(mask.broadcast_to(x.shape), allowed, kept)
 
 
 def _require_inside(described: Described, x: Tensor) -> None:
     """Where a set is made of changes to x₀, x₀ must lie in its box, or the room around it means nothing."""
-    for part in described.get("parts", ()):
+    for part in described.get("sets", ()):
         _require_inside(part, x)
     if described["kind"] in (*BALLS, *CHANGES):
         low, high = _limits(described.get("box"), x)

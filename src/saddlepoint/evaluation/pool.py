@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -27,6 +27,7 @@ from saddlepoint.spec import Model
 Source = Callable[[], Model]
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Maps units to results, in order."""
 

@@ -9,6 +9,7 @@ and resumed run forms the same units as an uninterrupted one.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from saddlepoint.evaluation.stages import Stage
 from saddlepoint.evaluation.subjects import Sample, choose, scan
 from saddlepoint.evaluation.versions import versions
 from saddlepoint.ledger import Ledger, ModelRow, RunRow
+from saddlepoint.ledger.labels import label_of
 from saddlepoint.spec import Access, Method, Model, Threat, Verdict
 
 _OPEN = (Verdict.OPEN, Verdict.NOT_RUN, Verdict.ERROR)
@@ -148,7 +150,7 @@ class _Schedule:
     def _stage(self, stage: Stage, threat: Threat, earlier: list[Method], pool: Pool) -> None:
         refusal = stage.refusal(self.request.model, threat)
         if refusal:
-            self.refused.add(refusal)
+            self._refuse(threat, refusal)
             return
         begun, done = time.time(), 0
         todo = self._units(stage, threat, earlier)
@@ -160,7 +162,7 @@ class _Schedule:
             done += len(unit.subjects)
             self._tell(threat, stage, done, total, begun)
             if result.refused:
-                self.refused.add(result.refused)
+                self._refuse(threat, result.refused)
                 break
             if self.work.late():
                 break
@@ -224,6 +226,9 @@ class _Schedule:
             folded = self.ledger.brackets(self.request.model.digest, text, contents[start : start + 256])
             known.update((content, bracket.verdict) for content, bracket in folded.items())
         self.counts[text] = Counter(known.values())
+
+    def _refuse(self, threat: Threat, why: str) -> None:
+        self.refused.add(f"{label_of(json.loads(threat.canonical()))[0]}: {why}")
 
     def _tell(self, threat: Threat, stage: Stage, done: int, total: int, begun: float) -> None:
         counts = self.counts[threat.canonical()]

@@ -58,7 +58,7 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
     """
     if not create and not path.is_file():
         raise LedgerError(f"there is no ledger at {path}.", "`saddlepoint run` writes one.")
-    if path.exists() and path.stat().st_size and path.open("rb").read(16) != b"SQLite format 3\x00":
+    if path.is_file() and not _looks_like_sqlite(path):
         raise LedgerError(f"{path} is not a ledger.", "Give another --ledger path; this file stays as it is.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,12 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
             f"{path} cannot be opened as a ledger: {error}.", "Is it damaged, or the disk full?"
         ) from error
     return connection
+
+
+def _looks_like_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head in (b"", b"SQLite format 3\x00")  # an empty file is a ledger that was never written to
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -44,7 +44,7 @@ class Bracket:
     @property
     def failure_probability(self) -> float:
         """Union bound over the rows the bracket rests on."""
-        return sum(row.failure_probability for row in (self.lower, self.upper) if row is not None)
+        return sum((row.failure_probability for row in (self.lower, self.upper) if row is not None), 0.0)
 
     @property
     def by(self) -> str:
