@@ -133,8 +133,8 @@ def trained(adversarial: bool) -> tuple[nn.Sequential, list[dict[str, Any]]]:
         p.data = torch.randn(p.shape, generator=generator) * 0.15
     x, y, x_test, y_test = digits()
     optimiser, events = torch.optim.Adam(net.parameters(), lr=0.01), []
-    for epoch in range(12):
-        for rows in torch.randperm(len(x), generator=generator).split(128):
+    for epoch in range(8):
+        for rows in torch.randperm(len(x), generator=generator).split(64):
             points = pgd(net, x[rows], y[rows], 0.12, 3) if adversarial else x[rows]
             loss = nn.functional.cross_entropy(net(points), y[rows])
             optimiser.zero_grad()

@@ -46,7 +46,7 @@ BASE = '[[require]]\nthreat = "linf:0.1"\nmetric = "robust_accuracy"\nat_least =
         (BASE + "[other]\nx = 1\n", ["line 5", "'other'"]),
         (BASE.replace("robust_accuracy", "robust_acuracy"), ["line 3", "did you mean 'robust_accuracy'"]),
         (BASE.replace('threat = "linf:0.1"\n', ""), ["line 1", "needs a threat"]),
-        (BASE.replace("linf:0.1", "linf"), ["line 2", "not a threat"]),
+        (BASE.replace("linf:0.1", "linf"), ["line 2", "without a size"]),
         (BASE + "at_most = 0.7\n", ["2 of at_least and at_most"]),
         (BASE.replace("at_least = 0.6\n", ""), ["0 of at_least and at_most"]),
         (BASE.replace("0.6", "60"), ["line 4", "between 0 and 1"]),

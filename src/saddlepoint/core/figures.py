@@ -11,6 +11,7 @@ import io
 import re
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -27,7 +28,7 @@ SERIES = (GREEN, PURPLE, ORANGE, SKY, VERMILLION, BLUE)  # what models are drawn
 INK = "#1a2b3d"  # stands for the text colour until `to_svg` writes currentColor
 
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "svg.hashsalt": "saddlepoint",  # the same figure gives the same bytes
     "font.size": 11,

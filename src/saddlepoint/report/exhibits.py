@@ -1,6 +1,6 @@
-"""Pictures of failures: clean | perturbation × k | adversarial, beside a random perturbation of the same size.
+"""Pictures of failures: clean | perturbation × k | adversarial, beside a random perturbation of the same threat.
 
-The random point is the control: it moves as far as the adversarial one and (usually) changes nothing, so the failure
+The random point is the control: the threat allows it as well and it (usually) changes nothing, so the failure
 is the work of an adversary, not of noise. Pixels are shown as they are, every one a block; nothing is smoothed.
 """
 
@@ -18,6 +18,7 @@ from saddlepoint.core.figures import GREY, SKY, VERMILLION, figure, image_png, t
 from saddlepoint.ledger.claims import Claim, Exhibit
 from saddlepoint.report.wording import gauge
 
+CHART = {"clean": GREY, "adversarial": VERMILLION, "random": SKY}
 _SHOWN_FEATURES = 24  # features drawn of a row of a table: those that moved most
 _SIDE = 96  # small pictures are enlarged to about this many pixels
 _LOW, _HIGH = np.array([0.0, 0.447, 0.698]), np.array([0.835, 0.369, 0.0])  # minus is blue, plus vermillion
@@ -55,7 +56,7 @@ def panel(claim: Claim, exhibit: Exhibit, prefix: str) -> Panel:
     sources = ["" if picture is None else _source(picture) for picture in pictures]
     clean, adversarial, random = (
         Tile(caption, source, *fact)
-        for caption, source, fact in zip(("clean", "adversarial", "random, same size"), sources, facts, strict=True)
+        for caption, source, fact in zip(("clean", "adversarial", "random, same threat"), sources, facts, strict=True)
     )
     tiles = [clean, adversarial]
     if exhibit.parameters is not None:
@@ -161,7 +162,11 @@ def _chart(exhibit: Exhibit, prefix: str) -> str:
     moved.sort()
     fig, axes = figure(6.4, 2.4)
     places = np.arange(len(moved))
-    for offset, values, colour in ((-0.28, clean, GREY), (0.0, adversarial, VERMILLION), (0.28, random, SKY)):
+    for offset, values, colour in (
+        (-0.28, clean, CHART["clean"]),
+        (0.0, adversarial, CHART["adversarial"]),
+        (0.28, random, CHART["random"]),
+    ):
         axes.bar(places + offset, values[moved], width=0.26, color=colour)
     axes.set_xticks(places, [str(index) for index in moved])
     axes.set_xlabel("feature")

@@ -198,13 +198,12 @@ def _judge_findings(requirement: Requirement, findings: Sequence[Mapping[str, An
 
 
 def _judge_finding(requirement: Requirement, finding: Mapping[str, Any]) -> Judgement:
-    value, limits, n = finding.get("value"), finding.get("ci95"), int(finding.get("n") or 0)
-    ends = limits or (value, value)
-    known = all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends)
-    if not known or n < requirement.samples:
+    value, n = finding.get("value"), int(finding.get("n") or 0)
+    ends = [float(end) for end in finding.get("ci95") or (value, value) if isinstance(end, (int, float))]
+    if len(ends) != 2 or not all(map(math.isfinite, ends)) or n < requirement.samples:
         why = f"the finding {requirement.metric!r} has value {value} from {n} samples"
         return _unknown(requirement, None, why)
-    low, high = float(ends[0]), float(ends[1])
+    low, high = ends
     message = f"{finding.get('title', requirement.metric)}: {value}; 95 % interval {interval((low, high))}, n = {n}"
     return Judgement(
         requirement,

@@ -19,7 +19,7 @@ from saddlepoint.core.digests import canonical_json
 from saddlepoint.ledger.claims import Claim, Exhibit, MethodRow, ModelRow, RunRow
 from saddlepoint.report import wording
 from saddlepoint.report.curves import Curve, curve_key, curves, draw, model_colours, position
-from saddlepoint.report.exhibits import panel
+from saddlepoint.report.exhibits import CHART, panel
 from saddlepoint.report.learning import learning_curves
 from saddlepoint.report.record import Record
 from saddlepoint.report.untested import untested
@@ -72,6 +72,7 @@ def html_report(record: Record, ledger_name: str = "run.ledger", images: bool = 
         contradictions=[claim for claim in claims if claim.counts.get(Verdict.CONTRADICTION, 0)],
         galleries=_galleries(record, claims) if images else [],
         images=images,
+        chart=CHART,
         figures=_figures(claims, colours),
         claims=claims,
         verdicts=list(Verdict),

@@ -25,6 +25,7 @@ from saddlepoint.core.arithmetic import exact
 from saddlepoint.core.errors import InputError
 
 ACCURACIES = ("robust_accuracy", "clean_accuracy", "worst_class_robust_accuracy")
+_SIZED = ("linf", "l2", "l1", "l0", "spatial", "patch")
 _KEYS = ("threat", "metric", "at_least", "at_most", "samples", "open", "id", "model")
 
 
@@ -122,9 +123,9 @@ def _requirement(index: int, table: Mapping[str, Any], lines: _Lines) -> Require
             f"Accuracies: {', '.join(ACCURACIES)}.",
         )
     threat = read.text("threat")
-    if threat is not None and not re.fullmatch(r"\w+:.+", threat.replace(" ", "")):
+    if threat is not None and threat.strip().rstrip(":").lower() in _SIZED:
         raise InputError(
-            f"line {lines.of_key(index, 'threat')}: {threat!r} is not a threat.",
+            f"line {lines.of_key(index, 'threat')}: {threat!r} is a threat without a size.",
             'Write it as on the command line, "linf:2/255".',
         )
     if threat is None and metric in ACCURACIES and metric != "clean_accuracy":
