@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from nets import NETS, settled
+
 from paths import SHARED
 from saddlepoint.core.errors import ImporterDisagreement, NonFinite
 from saddlepoint.geometry.box import Box

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+
 from paths import SHARED
 from saddlepoint.core.errors import InputError, RefusedFile, UnsupportedModel
 from saddlepoint.geometry.box import Box

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
 from saddlepoint.core.errors import StochasticModel, UnsupportedModel, UnsupportedOperator
 from saddlepoint.geometry.box import Box
 from saddlepoint.graph.agreement import agree_with_onnxruntime
