@@ -49,11 +49,7 @@ def request(**changes):
 
 def told(ledger):
     """Everything that must not depend on how the run went: keys, statuses, values (costs aside)."""
-    rows = [
-        (e.key, e.status, e.value)
-        for model, threat in ledger.threats()
-        for e in ledger.evidence(model, threat)
-    ]
+    rows = [(e.key, e.status, e.value) for model, threat in ledger.threats() for e in ledger.evidence(model, threat)]
     verdicts = [(s.id, s.verdict, s.lower, s.upper, s.by) for claim in ledger.claims() for s in claim.samples]
     return sorted(rows), verdicts
 

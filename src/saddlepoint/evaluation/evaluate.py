@@ -43,16 +43,23 @@ def evaluate(
     Raises:
         InputError and its children for what cannot be evaluated; Contradiction when a method proves unsound.
     """
+    chosen = plan_named(plan) if isinstance(plan, str) else plan
+    seconds = seconds_of(budget) if isinstance(budget, str) else budget
     several = [threats] if isinstance(threats, (PerturbationSet, Threat)) else list(threats)
-    book = ledger if isinstance(ledger, Ledger) else Ledger.temporary() if ledger is None else Ledger(ledger)
     request = Request(
         model=model,
         data=data,
         threats=tuple(t if isinstance(t, Threat) else Threat(t) for t in several),
-        plan=plan_named(plan) if isinstance(plan, str) else plan,
+        plan=chosen,
         n=n,
-        budget=seconds_of(budget) if isinstance(budget, str) else budget,
+        budget=seconds,
         work=Work(batch=batch, seed=seed, deterministic=deterministic),
     )
-    run(request, book, watch)
+    book = ledger if isinstance(ledger, Ledger) else Ledger.temporary() if ledger is None else Ledger(ledger)
+    try:
+        run(request, book, watch)
+    except BaseException:
+        if book is not ledger:
+            book.close()
+        raise
     return book

@@ -7,12 +7,14 @@ transaction: after a kill −9 a unit is there whole or not at all.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any
 
@@ -38,14 +40,14 @@ class Ledger:
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
         self.path = Path(path)
         self._db = connect(self.path, create=create)
-        self._folder: TemporaryDirectory[str] | None = None
+        self._remove: Callable[[], object] = lambda: None
 
     @classmethod
     def temporary(cls) -> Ledger:
         """A ledger that goes when it is closed or no longer used."""
-        folder = TemporaryDirectory(prefix="saddlepoint-", ignore_cleanup_errors=True)
-        ledger = cls(Path(folder.name) / "evidence.ledger")
-        ledger._folder = folder  # its finaliser removes the folder with the last reference
+        folder = Path(mkdtemp(prefix="saddlepoint-"))
+        ledger = cls(folder / "evidence.ledger")
+        ledger._remove = weakref.finalize(ledger, shutil.rmtree, folder, ignore_errors=True)
         return ledger
 
     def __enter__(self) -> Ledger:
@@ -59,8 +61,7 @@ class Ledger:
         with suppress(sqlite3.Error):  # else the log stays beside the file and is read back at the next opening
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._remove()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
