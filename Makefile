@@ -74,7 +74,7 @@ docs: $(VENV)/stamp-dev  ## the documentation, warnings are errors
 	@echo "docs/_build/html/index.html"
 
 bench-engine: $(VENV)/stamp-run  ## the attack engine against a bare PyTorch loop (needs ../shared/data)
-	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/python benchmarks/engine_overhead.py
 
 bench-bracket: $(VENV)/stamp-run  ## the bracket of a published certified network (needs ../shared/data)
 	@$(BIN)/python benchmarks/bracket.py
