@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from saddlepoint.adapters.options import LoadOptions, as_box
-from saddlepoint.adapters.snapshot import Deployed, floating_type, frozen_copy, normaliser
+from saddlepoint.adapters.options import LoadOptions, as_box, quiet
+from saddlepoint.adapters.snapshot import Deployed, floating_type, frozen, normaliser
 from saddlepoint.adapters.torch_module import Ways, finish
 from saddlepoint.core.digests import digest
 from saddlepoint.core.errors import InputError, RefusedFile, UnsupportedModel
@@ -44,7 +44,7 @@ def load_pt2(path: Path, options: LoadOptions, name: str) -> Model:
     """A model from an exported program. Raises RefusedFile, UnsupportedModel, InputError."""
     box = as_box(options.domain, name)
     program = read_program(path)
-    net = frozen_copy(ExportedNet(program))
+    net = frozen(ExportedNet(program))
     shape = _input_shape(program)
     normalise = normaliser(options.mean, options.std, shape, floating_type(net))
     module = Deployed(net, normalise).to(options.device)
@@ -64,7 +64,8 @@ def read_program(path: Path) -> ExportedProgram:
             if (bad := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"member {bad} is damaged")
             _look_through(archive, path)
-        return torch.export.load(path)
+        with quiet():
+            return torch.export.load(path)
     except RefusedFile:
         raise
     except (zipfile.BadZipFile, OSError, EOFError) as error:
@@ -93,7 +94,8 @@ def _look_through(archive: zipfile.ZipFile, path: Path) -> None:
                     raise _refused(path, f"the size expression {text!r} is more than arithmetic")
         elif member.endswith(".pt"):
             try:
-                torch.load(io.BytesIO(archive.read(member)), weights_only=True)
+                with quiet():
+                    torch.load(io.BytesIO(archive.read(member)), weights_only=True)
             except Exception as error:  # whatever it is, it is not a plain tensor
                 raise _refused(path, f"{member} holds more than tensors") from error
 
@@ -142,16 +144,22 @@ def _input_shape(program: ExportedProgram) -> tuple[int, ...]:
     return tuple(int(n) for n in shape)
 
 
+def limits_of(program: ExportedProgram, size: Any) -> Any:
+    """The range a symbolic size was exported for, or None."""
+    return program.range_constraints.get(size.node.expr)
+
+
 class ExportedNet(nn.Module):
     """An exported program that takes any batch: fixed batches are filled up with repetitions and cut again."""
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
-        self.inner = program.module()
+        with quiet():
+            self.inner = program.module()
         self.code = digest(program.graph_module.code)  # two programs may share their weights
         size: Any = _input_value(program).shape[0]
         self.fixed = size if isinstance(size, int) else None
-        limits = None if self.fixed else program.range_constraints.get(size.node.expr)
+        limits = None if self.fixed is not None else limits_of(program, size)
         self.least = 1 if limits is None else max(1, int(limits.lower))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,6 +30,14 @@ class LoadOptions:
     shape: tuple[int, ...] | None = None
     outputs: str = "auto"
     """What the model's outputs are: "auto" (found out), "logits" or "probabilities"."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Deprecation warnings inside other packages' loaders are not the user's concern; their errors are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def as_box(domain: Domain | None, name: str) -> Box:

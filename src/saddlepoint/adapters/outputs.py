@@ -50,7 +50,7 @@ class Present(nn.Module):
             return functional.one_hot(raw.reshape(len(raw)).long(), self.classes or -1).to(torch.float32)
         if self.outputs is Outputs.PROBABILITIES:
             return _log(raw)
-        column = raw if raw.dim() == 2 else raw.reshape(len(raw), 1)
+        column = raw if raw.dim() == 2 else raw.unsqueeze(1)
         if self.outputs is Outputs.ONE_LOGIT:
             return functional.linear(column, self.halves.to(column.dtype))
         return torch.cat([_log(1 - column), _log(column)], dim=1)

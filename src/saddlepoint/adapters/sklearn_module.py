@@ -51,11 +51,11 @@ def _is_linear(estimator: Any) -> bool:
 
 
 def _linear(weight: Any, bias: Any) -> nn.Linear:
-    w = np.atleast_2d(weight.toarray() if hasattr(weight, "toarray") else weight)
+    w = np.array(np.atleast_2d(weight.toarray() if hasattr(weight, "toarray") else weight))
     c = np.broadcast_to(np.asarray(bias, w.dtype).reshape(-1), (len(w),)).copy()
     layer = nn.Linear(w.shape[1], w.shape[0], dtype=torch.from_numpy(w[:0]).dtype)
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(w.copy()))
+        layer.weight.copy_(torch.from_numpy(w))
         layer.bias.copy_(torch.from_numpy(c))
     return layer
 

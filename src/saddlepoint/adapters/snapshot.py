@@ -85,11 +85,16 @@ def frozen_copy(net: nn.Module) -> nn.Module:
             f"{type(net).__name__} cannot be copied ({type(error).__name__}: {error}).",
             "Give a factory package.module:factory that builds it, or live=True for a view of the module.",
         ) from error
-    for module in snapshot.modules():
-        module.training = False  # .eval() says the same, but exported programs refuse it
-    for parameter in snapshot.parameters():
+    return frozen(snapshot)
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module itself, in eval mode and without weight gradients: for modules that are ours alone."""
+    for m in module.modules():
+        m.training = False  # .eval() says the same, but exported programs refuse it
+    for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return snapshot
+    return module
 
 
 class Deployed(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from saddlepoint.adapters.architectures import build, canonical_shape, names
 from saddlepoint.adapters.imports import import_object, is_import_path
-from saddlepoint.adapters.options import LoadOptions
+from saddlepoint.adapters.options import LoadOptions, quiet
 from saddlepoint.adapters.torch_module import Ways, from_torch
 from saddlepoint.core.errors import InputError, RefusedFile
 from saddlepoint.spec import Model
@@ -84,7 +84,8 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 
 def _read_torch(path: Path) -> Any:
-    head = path.open("rb").read(8)
+    with path.open("rb") as file:
+        head = file.read(8)
     if head[:2] == b"PK":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -99,7 +100,8 @@ def _read_torch(path: Path) -> Any:
     elif not head.startswith((b"\x80", b"PK")):
         raise _truncated(path, "no torch.save header")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with quiet():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RefusedFile(
             f"{path} holds more than weights; reading it would unpickle code.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Description:
 
 def from_arrays(
     x: np.ndarray | Tensor,
-    y: np.ndarray | Tensor | Sequence[int],
+    y: np.ndarray | Tensor | Sequence[Any],
     ids: Sequence[str] | None = None,
     *,
     classes: int | None = None,
@@ -142,7 +143,7 @@ def _check_ids(ids: Sequence[str], count: int, spec: str) -> None:
 def _check_values(rows: Rows, about: Description) -> tuple[str, ...]:
     """One pass over floats: finite in the type they will be used in."""
     if rows.dtype.kind == "f":
-        largest = float(torch.finfo(about.dtype).max)
+        largest = np.float64(torch.finfo(about.dtype).max)  # a Python float would be rounded to float32
         for start in range(0, rows.count, 256):
             values = rows.read(np.arange(start, min(start + 256, rows.count)))
             wrong = ~(np.abs(values) <= largest)  # also true for NaN

@@ -73,12 +73,13 @@ def idx_rows(path: Path) -> Rows:
     if not path.is_file():
         raise DataError(f"There is no file {path}.", "Check the path.")
     if path.suffix != ".gz":
-        offset, shape, kind = _header(path.open("rb").read(64), path)
+        with path.open("rb") as file:
+            offset, shape, kind = _header(file.read(64), path)
         _check_length(path.stat().st_size - offset, shape, kind, path)
         return FileRows(path, offset, shape[0], shape[1:], kind)
     try:
         with gzip.open(path) as file:
-            unpacked = spill(file)  # type: ignore[arg-type]
+            unpacked = spill(file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked ({error}).", _AGAIN) from error
     try:

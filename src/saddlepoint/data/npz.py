@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from numpy.lib import format as npy
 
 from saddlepoint.core.errors import DataError
 from saddlepoint.data.assemble import Description, assemble
-from saddlepoint.data.rows import ArrayRows, FileRows, Rows, TemporaryRows, spill
+from saddlepoint.data.rows import ArrayRows, FileRows, Rows, Source, TemporaryRows, spill
 from saddlepoint.data.samples import Samples
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
@@ -81,7 +80,7 @@ def member_rows(path: Path, name: str) -> Rows:
         raise DataError(f"{path}: member {name!r} cannot be read ({error}).", _AGAIN) from error
 
 
-def _read_header(member: IO[bytes], name: str) -> _Header:
+def _read_header(member: Source, name: str) -> _Header:
     version = npy.read_magic(member)
     if version == (1, 0):
         shape, fortran, dtype = npy.read_array_header_1_0(member)
@@ -113,14 +112,14 @@ def _check_size(size: int, header: _Header, name: str) -> None:
         raise DataError(f"{name} holds {size} bytes of values, its header says {wanted}.", _AGAIN)
 
 
-def _unpacked(member: IO[bytes], header: _Header, name: str) -> Rows:
+def _unpacked(member: Source, header: _Header, name: str) -> Rows:
     path = spill(member)
     rows = TemporaryRows(path, 0, header.shape[0], header.shape[1:], header.dtype)
     _check_size(path.stat().st_size, header, name)
     return rows
 
 
-def _column_major(member: IO[bytes], header: _Header) -> Rows:
+def _column_major(member: Source, header: _Header) -> Rows:
     # rows of a column-major array are scattered over the file: rare (saved transposes), read whole
     values = np.frombuffer(member.read(), header.dtype)
     wanted = int(np.prod(header.shape, dtype=np.int64))

@@ -10,11 +10,24 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import IO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from saddlepoint.core.errors import DataError
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A stream of bytes, as zipfile and gzip open them."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; empty at the end."""
+        ...
+
+    def tell(self) -> int:
+        """Bytes read so far."""
+        ...
 
 
 class Rows(ABC):
@@ -32,6 +45,9 @@ class Rows(ABC):
         """A digest of the content where there is a cheaper one than reading every row."""
         return None
 
+    def close(self) -> None:  # noqa: B027  # most rows own nothing
+        """Gives back what the rows own."""
+
 
 class ArrayRows(Rows):
     """Rows of an array in memory."""
@@ -44,7 +60,7 @@ class ArrayRows(Rows):
 
     def read(self, at: np.ndarray) -> np.ndarray:
         """Copies the rows (an index array copies)."""
-        return self._array[at]
+        return self._array[at].astype(self.dtype.newbyteorder("="), copy=False)
 
 
 class FileRows(Rows):
@@ -89,7 +105,7 @@ class TemporaryRows(FileRows):
         self._finalizer()
 
 
-def spill(source: IO[bytes], chunk: int = 1 << 20) -> Path:
+def spill(source: Source, chunk: int = 1 << 20) -> Path:
     """Copies a stream into a temporary file, a chunk at a time. The caller owns the file."""
     with tempfile.NamedTemporaryFile(prefix="saddlepoint-", suffix=".rows", delete=False) as out:
         path = Path(out.name)

@@ -150,6 +150,10 @@ class Samples:
             low, high = min(low, float(x.min())), max(high, float(x.max()))
         return low, high
 
+    def close(self) -> None:
+        """Deletes temporary files now (they also go with the last reference, and at the end of the process)."""
+        self.rows.close()
+
     def with_shape(self, shape: tuple[int, ...]) -> Samples:
         """The same values presented in another shape with as many entries, e.g. (1, 28, 28) as (784,)."""
         if int(np.prod(shape)) != int(np.prod(self.shape)):
