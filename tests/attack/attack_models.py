@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+
 from saddlepoint.attack import Rows
 from saddlepoint.geometry import Box, PerturbationSet
 from saddlepoint.spec import Access, Model
-from torch import Tensor, nn
 
 UNIT = Box(0.0, 1.0)
 SHAPE = (1, 8, 8)

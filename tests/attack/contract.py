@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from attack_models import convnet, images, wrap
+from torch import Tensor
+
 from saddlepoint.attack import Attack, EngineSettings, Outcome, Rows, run
 from saddlepoint.attack.rows import take
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.spec import margin
-from torch import Tensor
 
 CLASSES, COUNT = 5, 10
 

@@ -9,6 +9,7 @@ import torch
 from attack_models import affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from saddlepoint.attack import APGD, PGD, APGDTargeted, Attack, EngineSettings, run
 from saddlepoint.geometry import L1, L2, Linf, PerturbationSet
 

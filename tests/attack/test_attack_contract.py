@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from contract import Trial, promises
+
 from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.attack.protocol import Answers, Ask
-from saddlepoint.attack.rows import Rows, concat, take
+from saddlepoint.attack.rows import Rows, concat, span
 from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import UnsupportedModel
 from saddlepoint.spec.access import Access
@@ -186,8 +186,7 @@ def _cut(
             continue
         if count == 0:
             return head, tagged[i:]
-        index = torch.arange(size, device=q.sample.device)
-        return [*head, (tag, take(q, index[:count]))], [(tag, take(q, index[count:])), *tagged[i + 1 :]]
+        return [*head, (tag, span(q, 0, count))], [(tag, span(q, count, size)), *tagged[i + 1 :]]
     return head, []
 
 

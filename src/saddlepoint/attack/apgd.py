@@ -25,6 +25,7 @@ from saddlepoint.attack.protocol import Answers, Ask, Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.attack.steps import ascend, extreme_start, project
 from saddlepoint.core.arithmetic import per_row
+from saddlepoint.core.errors import InputError
 from saddlepoint.spec.access import Access
 
 _RHO = 0.75
@@ -59,6 +60,11 @@ class APGD(Attack[State]):
     restarts: int = 1
     loss: str = "ce"
     polish: bool = False
+
+    def __post_init__(self) -> None:
+        objective(self.loss)  # an unknown name is refused here rather than in the middle of a run
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(f"{self.steps} steps and {self.restarts} restarts must be at least 1.")
 
     @property
     def forwards(self) -> int:

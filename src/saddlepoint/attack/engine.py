@@ -28,7 +28,7 @@ from saddlepoint.attack.rows import Rows, check_rows, take
 from saddlepoint.attack.steps import strict_limits
 from saddlepoint.attack.tracker import Tracker, report
 from saddlepoint.attack.work import Work
-from saddlepoint.core.errors import InputError, NotAvailable
+from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.spec.access import Access
 from saddlepoint.spec.goal import Targeted
@@ -52,6 +52,10 @@ def run(model: Model, attack: Attack[Any], rows: Rows, settings: EngineSettings 
         )
     if tuple(rows.x0.shape[1:]) != tuple(model.shape):
         raise InputError(f"inputs of shape {tuple(rows.x0.shape[1:])} do not fit the model's {model.shape}.")
+    if len(rows) and not bool(((rows.y >= 0) & (rows.y < model.classes)).all()):
+        raise DataError(
+            f"labels span [{int(rows.y.min())}, {int(rows.y.max())}], the model has {model.classes} classes."
+        )
     with torch.no_grad():
         return _Run(model, attack, rows, settings or EngineSettings()).outcome()
 
@@ -77,7 +81,7 @@ class _Run:
         self.drop = settings.drop and not attack.coupled
         self.padded = settings.deterministic and not attack.coupled
         self.capacity = len(rows) if attack.coupled else settings.rows
-        self.answerer = Answerer(model, settings.rows, pad=settings.deterministic)
+        self.answerer = Answerer(model, settings.rows_per_call(rows.x0), pad=settings.deterministic)
         self.tracker = Tracker.empty(self.rows)
         self.cohorts: list[Cohort] = []
         self.work = Work(len(rows), settings.sequential)
@@ -111,6 +115,8 @@ class _Run:
             self._fail(range(len(rows)), error)
         else:
             self.work.open(self.attack.restarts, 1 if self.targets is None else self.targets.shape[1])
+        if self.settings.queries is not None:
+            self.work.finish((self.tracker.forwards >= self.settings.queries).nonzero()[:, 0].tolist())
 
     def _targets(self, clean: Tensor) -> Tensor | None:
         """(n, T) classes to drive to; a targeted goal has one for all."""

@@ -51,6 +51,7 @@ class Grid(Attack[State]):
         return 0
 
     def init(self, rows: Rows) -> tuple[State, Ask]:
+        self._lattice(rows)  # refuses other sets before anything is asked
         return State(rows, 1), Ask(unmoved(rows), Access.SCORES)
 
     def step(self, state: State, answers: Answers) -> tuple[State, Ask | None]:

@@ -20,6 +20,7 @@ from saddlepoint.attack.losses import objective
 from saddlepoint.attack.protocol import Answers, Ask, Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.attack.steps import ascend, project, start
+from saddlepoint.core.errors import InputError
 from saddlepoint.spec.access import Access
 
 
@@ -44,6 +45,11 @@ class PGD(Attack[State]):
     step_size: float | None = None
     random_start: bool = True
     polish: bool = True
+
+    def __post_init__(self) -> None:
+        objective(self.loss)  # an unknown name is refused here rather than in the middle of a run
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(f"{self.steps} steps and {self.restarts} restarts must be at least 1.")
 
     @property
     def forwards(self) -> int:

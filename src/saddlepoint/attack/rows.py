@@ -66,6 +66,11 @@ def take(value: T, index: Int64[Tensor, " m"]) -> T:
     return _take(value, index, {})
 
 
+def span(value: T, begin: int, end: int) -> T:
+    """Rows begin…end − 1, as views where they can be."""
+    return _take(value, slice(begin, end), {})
+
+
 def concat(values: Sequence[T]) -> T:
     """Join the rows of equal dataclasses. Raises InputError where they differ in something that is not a row."""
     first = values[0]
@@ -105,18 +110,18 @@ def check_rows(value: Any, count: int, where: str) -> None:
             check_rows(getattr(value, f.name), count, f"{where}.{f.name}")
 
 
-def _take(value: Any, index: Tensor, done: dict[int, Tensor]) -> Any:
+def _take(value: Any, index: Tensor | slice, done: dict[int, Tensor]) -> Any:
     if isinstance(value, Tensor):
         if id(value) not in done:
-            done[id(value)] = value.index_select(0, index)
+            done[id(value)] = value[index] if isinstance(index, slice) else value.index_select(0, index)
         return done[id(value)]
     if isinstance(value, PerturbationSet):
-        return value.rows(index)
+        return value.rows(torch.arange(index.start, index.stop) if isinstance(index, slice) else index)
     if isinstance(value, tuple):
         return tuple(_take(part, index, done) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: _take(getattr(value, f.name), index, done) for f in fields(value)}
         if isinstance(value, Rows):
-            parts["ids"] = tuple(value.ids[i] for i in index.tolist())
+            parts["ids"] = value.ids[index] if isinstance(index, slice) else tuple(value.ids[i] for i in index.tolist())
         return replace(value, **parts)
     return value
