@@ -9,7 +9,7 @@ infinity met on the way becomes a lower bound of −∞ (upper +∞): it bounds,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class Bounds:
     proof: Proof = field(default_factory=Proof)
 
 
+@runtime_checkable
 class BoundMethod(Protocol):
     """A frozen dataclass of parameters that maps (graph, set, batch, specification) to bounds."""
 

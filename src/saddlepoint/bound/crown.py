@@ -18,6 +18,7 @@ Float32, round to nearest: claims for a checker to confirm (check/proofs.py).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,7 +35,8 @@ from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
-TILES = 8  # a node of H × W places is cut into about TILES² tiles, whose rows share one window
+TILES = 8  # a node of H × W places is cut into at most TILES² tiles, whose rows share one window
+WORTH = 64  # rows that make a tile worth its own walk
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,10 @@ def _tiles(loose: Tensor, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]
     if len(shape) != 3:
         return [(samples, neurons)] if len(samples) else []
     height, width = shape[1:]
-    edge = (-(-height // TILES), -(-width // TILES))
+    per_side = min(TILES, max(1, math.isqrt(len(samples) // WORTH)))
     place = neurons % (height * width)
-    tile = (place // width) // edge[0] * TILES + (place % width) // edge[1]
+    row, column = (place // width) * per_side // height, (place % width) * per_side // width
+    tile = row * per_side + column
     order = torch.argsort(tile, stable=True)
     sizes = torch.bincount(tile).tolist()
     groups = zip(samples[order].split(sizes), neurons[order].split(sizes), strict=True)

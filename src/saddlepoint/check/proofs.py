@@ -14,6 +14,7 @@ The only common ground with the search is the graph IR itself (its operators' ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +32,7 @@ from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp, MaxPool2d, NonlinearOp
 
 METHODS = ("interval", "crown-interval", "crown")
-TILES = 8  # rows of one tile of an H × W node share a window; about TILES² tiles a node
+TILES, WORTH = 8, 64  # rows of one tile of H × W share a window: at most TILES² tiles, of WORTH rows on average
 
 
 def recheck(
@@ -139,8 +140,9 @@ def _groups(wanted: Tensor, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor
     if len(shape) != 3:
         return [(samples, neurons)]
     height, width = shape[1], shape[2]
+    side = min(TILES, max(1, math.isqrt(len(samples) // WORTH)))
     place = neurons % (height * width)
-    tile = (place // width) // -(-height // TILES) * TILES + (place % width) // -(-width // TILES)
+    tile = (place // width) * side // height * side + (place % width) * side // width
     return [(samples[tile == t], neurons[tile == t]) for t in tile.unique().tolist()]
 
 

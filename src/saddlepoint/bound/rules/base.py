@@ -10,7 +10,7 @@ Theorem 3.2, one layer at a time.)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from saddlepoint.bound.rows import Rows
 
 
+@runtime_checkable
 class Relaxation(Protocol):
     """Linear enclosures of one operator for a batch of samples."""
 
@@ -26,6 +27,7 @@ class Relaxation(Protocol):
         ...
 
 
+@runtime_checkable
 class Rule(Protocol):
     """The rule of one operator. lower, upper (b, *shape) bound its input."""
 
