@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_example import counted, model_row
 
@@ -194,6 +194,7 @@ def test_junit_holds_any_name(name):
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=25)
 def test_junit_counts_add_up(certified, broken, open_):
     counts = {Verdict.CERTIFIED: certified, Verdict.BROKEN: broken, Verdict.OPEN: open_}
     root = ElementTree.fromstring(junit_report(judgements(counts)))

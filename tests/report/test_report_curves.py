@@ -6,7 +6,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_example import counted, model_row
 
@@ -44,6 +44,7 @@ def family(samples):
 
 
 @given(SAMPLES)
+@settings(max_examples=25)
 def test_branches_are_bounds_at_every_size(samples):
     claims = family(samples)
     (curve,) = curves(claims)
@@ -63,6 +64,7 @@ def test_branches_are_bounds_at_every_size(samples):
 
 
 @given(SAMPLES)
+@settings(max_examples=25)
 def test_the_curve_is_at_least_as_tight_as_every_claim_and_monotone(samples):
     claims = family(samples)
     (curve,) = curves(claims)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_example import counted, model_row
 from scipy.stats import binom
@@ -80,6 +80,7 @@ def test_passed_and_failed_are_exact_binomial_statements(certified, open_, broke
 
 
 @given(st.integers(0, 40), st.integers(1, 60), st.integers(0, 40), st.floats(0.05, 0.95))
+@settings(max_examples=25)
 def test_the_advice_is_least_and_true(certified, open_, broken, threshold):
     counts, asked = {CERT: certified, OPEN: open_, BROKE: broken}, policy(f"at_least = {threshold!r}")
     judgement = one([counted(counts)], asked)

@@ -104,13 +104,25 @@ def clean_sentence(claim: Claim) -> str:
 def seconds(value: float) -> str:
     """A duration for people.
 
-    >>> seconds(0.0123), seconds(75), seconds(7300)
+    >>> seconds(0.0123), seconds(75.0), seconds(7320.0)
     ('0.01 s', '1 min 15 s', '2 h 2 min')
     """
     if value < 60:
         return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(text: str) -> str:
+    """An ISO time to the minute; any other text as it is.
+
+    >>> moment("2026-05-04T10:00:33.049+00:00"), moment("long ago")
+    ('2026-05-04 10:00 UTC', 'long ago')
+    """
+    if not re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d", text):
+        return text
+    zone = "UTC" if text.endswith(("Z", "+00:00")) else ""
+    return f"{text[:16].replace('T', ' ')} {zone}".rstrip()
 
 
 def gauge(claim: Claim, value: float) -> str:
