@@ -80,7 +80,7 @@ def test_mobilenet_knows_photos():
     from PIL import Image
 
     model, _ = reference("imagenet_mobilenet_v1_0.75_224")
-    rows = (SHARED / "imagenet_sample" / "labels.csv").read_text().splitlines()[1:25]
+    rows = (SHARED / "imagenet_sample" / "labels.csv").read_text().splitlines()[1:17]
     pixels, labels = [], []
     for row in rows:
         file, label = row.split(",")[:2]
@@ -89,8 +89,8 @@ def test_mobilenet_knows_photos():
         labels.append(int(label))
     samples = data.from_arrays(np.stack(pixels), labels)
     assert samples.shape == (3, 224, 224)
-    # measured top-1 is 0.839 on 1000 photos; below 15 of 24 has probability 1e-3
-    assert correct(model, samples, 24) >= 15
+    # measured top-1 is 0.839 on 1000 photos; below 9 of 16 has probability 1e-3
+    assert correct(model, samples, 16) >= 9
 
 
 @pytest.mark.parametrize("name", names())

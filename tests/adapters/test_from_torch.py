@@ -228,7 +228,7 @@ def test_randomness_between_calls_is_found_and_explained():
 
 
 def test_labels_only():
-    model = adapters.from_torch(Head(3, lambda z: z.argmax(1)), (0, 1), shape=(5,), ways=adapters.Ways(classes=3))
+    model = adapters.adapt(Head(3, lambda z: z.argmax(1)), (0, 1), adapters.Ways(shape=(5,), classes=3))
     assert model.access == Access.LABEL
     assert model(torch.rand(4, 5)).sum(1).tolist() == [1.0] * 4
     with pytest.raises(InputError, match="classes="):
@@ -270,7 +270,7 @@ def test_nan_logits_are_refused():  # trap 5
 
 def test_wrong_number_of_classes_is_refused():
     with pytest.raises(UnsupportedModel, match="3 classes, 10"):
-        adapters.from_torch(Head(), (0, 1), shape=(5,), ways=adapters.Ways(classes=10))
+        adapters.adapt(Head(), (0, 1), adapters.Ways(shape=(5,), classes=10))
 
 
 def test_the_domain_must_be_given():

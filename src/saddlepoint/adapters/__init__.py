@@ -7,13 +7,14 @@ from saddlepoint.adapters.load import load, register
 from saddlepoint.adapters.onnx_file import from_onnx
 from saddlepoint.adapters.options import LoadOptions
 from saddlepoint.adapters.sklearn_model import from_sklearn
-from saddlepoint.adapters.torch_module import Ways, from_torch
+from saddlepoint.adapters.torch_module import Ways, adapt, from_torch
 from saddlepoint.adapters.urls import redact
 from saddlepoint.adapters.weights import save_weights
 
 __all__ = [
     "LoadOptions",
     "Ways",
+    "adapt",
     "build",
     "from_callable",
     "from_http",

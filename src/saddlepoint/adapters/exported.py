@@ -48,7 +48,7 @@ def load_pt2(path: Path, options: LoadOptions, name: str) -> Model:
     shape = _input_shape(program)
     normalise = normaliser(options.mean, options.std, shape, floating_type(net))
     module = Deployed(net, normalise).to(options.device)
-    ways = Ways(options.outputs, options.classes)
+    ways = Ways(outputs=options.outputs, classes=options.classes)
     try:
         ways = replace(ways, graph=graph_of(program).to(options.device))
         notes = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.onnx_file import from_onnx
 from saddlepoint.adapters.options import LoadOptions
 from saddlepoint.adapters.sklearn_model import from_sklearn, load_skops
-from saddlepoint.adapters.torch_module import Ways, from_torch
+from saddlepoint.adapters.snapshot import copied
+from saddlepoint.adapters.torch_module import Ways, adapt, takes
 from saddlepoint.adapters.urls import is_url
 from saddlepoint.adapters.weights import load_weights
 from saddlepoint.core.errors import InputError, RefusedFile, UnsupportedModel
@@ -87,7 +89,8 @@ def _load_onnx(path: Path, options: LoadOptions, name: str) -> Model:
         mean=options.mean,
         std=options.std,
         name=name,
-        ways=Ways(options.outputs, options.classes),
+        device=options.device,
+        outputs=options.outputs,
     )
 
 
@@ -102,16 +105,8 @@ def from_object(value: Any, options: LoadOptions, spec: str) -> Model:
     if isinstance(value, Model):
         return value
     if isinstance(value, nn.Module):
-        value = value.to(options.device) if options.device != "cpu" else value
-        return from_torch(
-            value,
-            options.domain,
-            mean=options.mean,
-            std=options.std,
-            shape=options.shape,
-            name=spec,
-            ways=Ways(options.outputs, options.classes),
-        )
+        value = copied(value).to(options.device) if options.device != "cpu" else value
+        return adapt(value, options.domain, _ways(value, options, spec))
     if isinstance(value, BaseEstimator):
         return from_sklearn(value, options.domain, shape=options.shape, name=spec)
     if callable(value):
@@ -126,6 +121,14 @@ def from_object(value: Any, options: LoadOptions, spec: str) -> Model:
     raise UnsupportedModel(
         f"{spec} is {type(value).__name__}.", "Name an nn.Module, an estimator, a function, or a factory of one."
     )
+
+
+def _ways(net: nn.Module, options: LoadOptions, name: str) -> Ways:
+    """The caller's options; a shape the module cannot take (the data's) is tried flat as well."""
+    shape = options.shape
+    if shape is not None and not takes(net, shape) and takes(net, (math.prod(shape),)):
+        shape = (math.prod(shape),)
+    return Ways(options.mean, options.std, shape, name, outputs=options.outputs, classes=options.classes)
 
 
 def _required(function: Callable[..., Any]) -> bool:

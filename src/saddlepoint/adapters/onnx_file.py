@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from saddlepoint.adapters.graph_module import GraphModule
@@ -23,7 +22,7 @@ def from_onnx(
     std: Sequence[float] | float | None = None,
     name: str | None = None,
     device: str = "cpu",
-    ways: Ways | None = None,
+    outputs: str = "auto",
 ) -> Model:
     """A model from `.onnx` (or `.onnx.gz`): runs in torch, differentiable, with its graph.
 
@@ -41,7 +40,7 @@ def from_onnx(
     graph = graph.to(device)
     module = Deployed(GraphModule(graph), normalise).to(device)
     note = f"our reading of the ONNX file and onnxruntime differ by at most {worst:.3g} on the points compared"
-    return finish(module, box, graph.input_shape, name, replace(ways or Ways(), graph=graph), [note])
+    return finish(module, box, graph.input_shape, name, Ways(outputs=outputs, graph=graph), [note])
 
 
 def _normalised(box: Box, normalise: Normalise | None) -> Box:

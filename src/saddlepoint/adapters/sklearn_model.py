@@ -57,7 +57,7 @@ def from_sklearn(
         return _from_scores(estimator, box, size, name, notes)
     flat = nn.Sequential(nn.Flatten(), module).to(torch.float64)
     _compare(estimator, flat, box, size, name)
-    return finish(Deployed(frozen_copy(flat), None), box, size, name, Ways("logits"), notes)
+    return finish(Deployed(frozen_copy(flat), None), box, size, name, Ways(outputs="logits"), notes)
 
 
 def load_skops(path: Path, options: LoadOptions, name: str) -> Model:

@@ -78,14 +78,18 @@ def _channels(value: Sequence[float] | float, name: str, shape: tuple[int, ...])
 
 def frozen_copy(net: nn.Module) -> nn.Module:
     """A deep copy in eval mode whose parameters take no gradient. Raises UnsupportedModel."""
+    return frozen(copied(net))
+
+
+def copied(net: nn.Module) -> nn.Module:
+    """A deep copy. Raises UnsupportedModel."""
     try:
-        snapshot = copy.deepcopy(net)
+        return copy.deepcopy(net)
     except Exception as error:  # a module may raise anything while it is copied
         raise UnsupportedModel(
             f"{type(net).__name__} cannot be copied ({type(error).__name__}: {error}).",
             "Give a factory package.module:factory that builds it, or live=True for a view of the module.",
         ) from error
-    return frozen(snapshot)
 
 
 def frozen(module: nn.Module) -> nn.Module:

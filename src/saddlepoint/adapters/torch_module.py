@@ -36,11 +36,17 @@ _USUAL = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 224, 224))
 
 @dataclass(frozen=True)
 class Ways:
-    """How to take a module in, beside its domain and normalisation."""
+    """How to take a module in, beside its domain; the fields of `from_torch` and what only files know."""
 
-    outputs: str = "auto"
-    classes: int | None = None
+    mean: Sequence[float] | float | None = None
+    std: Sequence[float] | float | None = None
+    shape: tuple[int, ...] | Tensor | None = None
+    name: str | None = None
     live: bool = False
+    outputs: str = "auto"
+    """"auto" (found out), "logits" or "probabilities"."""
+    classes: int | None = None
+    """Expected number of classes; needed where the model gives labels only."""
     graph: Graph | None = None
     """The network's graph where a reader made it already (without normalisation and presentation)."""
 
@@ -54,7 +60,6 @@ def from_torch(
     shape: tuple[int, ...] | Tensor | None = None,
     name: str | None = None,
     live: bool = False,
-    ways: Ways | None = None,
 ) -> Model:
     """A model from a module; `domain=(0, 1)` in raw input units, `mean`/`std` become part of the model.
 
@@ -65,15 +70,19 @@ def from_torch(
 
     Raises UnsupportedModel (no classifier, cannot be copied or run), NonFinite, InputError.
     """
-    name = name or type(net).__name__
+    return adapt(net, domain, Ways(mean, std, shape, name, live))
+
+
+def adapt(net: nn.Module, domain: Domain | None, ways: Ways) -> Model:
+    """`from_torch` with everything that can be said beforehand, e.g. `classes` of a model that gives labels."""
+    name = ways.name or type(net).__name__
     box = as_box(domain, name)
-    ways = ways or Ways(live=live)
-    size = _input_shape(net, box, shape)
-    notes: list[str] = [] if shape is not None else [f"input shape {size} found by trying"]
+    size = _input_shape(net, box, ways.shape)
+    notes: list[str] = [] if ways.shape is not None else [f"input shape {size} found by trying"]
     if any(m.training for m in net.modules()):
         notes.append("the module was in train mode; it is evaluated in eval mode (the module itself is left as it was)")
     inner = net if ways.live else frozen_copy(net)
-    normalise = normaliser(mean, std, size, floating_type(net))
+    normalise = normaliser(ways.mean, ways.std, size, floating_type(net))
     module = Deployed(inner, None if normalise is None else normalise.to(device_of(net)))
     with borrowed(module):
         return finish(module, box, size, name, ways, notes)
@@ -173,6 +182,12 @@ def _input_shape(net: nn.Module, box: Box, shape: tuple[int, ...] | Tensor | Non
             "Give shape=, one input's shape without the batch axis, e.g. shape=(3, 32, 32).",
         )
     return works[0]
+
+
+def takes(net: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether the module runs on inputs of this shape."""
+    with borrowed(net):
+        return _runs(net, Box(0, 1), shape)
 
 
 def _runs(net: nn.Module, box: Box, shape: tuple[int, ...]) -> bool:

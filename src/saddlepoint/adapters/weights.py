@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from saddlepoint.adapters.architectures import build, canonical_shape, names
 from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.options import LoadOptions, quiet
-from saddlepoint.adapters.torch_module import Ways, from_torch
+from saddlepoint.adapters.torch_module import Ways, adapt
 from saddlepoint.core.errors import InputError, RefusedFile
 from saddlepoint.spec import Model
 
@@ -144,19 +144,18 @@ def load_weights(path: Path, options: LoadOptions, name: str) -> Model:
             f"{path} holds weights only; which network do they belong to?",
             f"Give --arch: {', '.join(names())}, mlp:64-64, or package.module:factory.",
         )
-    shape = options.shape or _tuple(carried.get("shape"))
     classes = options.classes or carried.get("classes")
-    module, shape = _built(arch, shape, classes, file.tensors, path)
+    module, shape = _built(arch, (options.shape, _tuple(carried.get("shape"))), classes, file.tensors, path)
     module.to(options.device).eval()
-    return from_torch(
-        module,
-        options.domain if options.domain is not None else _tuple(carried.get("domain")),
-        mean=options.mean if options.mean is not None else carried.get("mean"),
-        std=options.std if options.std is not None else carried.get("std"),
-        shape=shape,
-        name=name,
-        ways=Ways(options.outputs, classes),
+    ways = Ways(
+        options.mean if options.mean is not None else carried.get("mean"),
+        options.std if options.std is not None else carried.get("std"),
+        shape,
+        name,
+        outputs=options.outputs,
+        classes=classes,
     )
+    return adapt(module, options.domain if options.domain is not None else _tuple(carried.get("domain")), ways)
 
 
 def _tuple(value: Sequence[Any] | None) -> Any:
@@ -164,32 +163,39 @@ def _tuple(value: Sequence[Any] | None) -> Any:
 
 
 def _built(
-    arch: str, shape: tuple[int, ...] | None, classes: int | None, tensors: dict[str, Tensor], path: Path
+    arch: str,
+    shapes: tuple[tuple[int, ...] | None, tuple[int, ...] | None],
+    classes: int | None,
+    tensors: dict[str, Tensor],
+    path: Path,
 ) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """The network with these weights, and its input shape where it is known."""
-    if is_import_path(arch) and not arch.startswith("mlp:"):
+    """The network with these weights, and its input shape where it is known.
+
+    `shapes` are the one the caller hints at (the data's, say) and the one the file carries, which wins.
+    Others are tried as well: the weights tell which one they were trained for.
+    """
+    hinted, carried = shapes
+    if is_import_path(arch):
         module = import_object(arch)
         module = module() if not isinstance(module, nn.Module) else module
         if not isinstance(module, nn.Module):
             raise InputError(f"{arch} gives {type(module).__name__}, not an nn.Module.", "Return the network.")
         _fill(module, tensors, arch, path)
-        return module, shape
+        return module, carried or hinted
     usual, _ = canonical_shape(arch)
     classes = classes or _last_width(tensors)
-    candidates = [shape] if shape else [usual, *(s for s in _SHAPES if s != usual), *_features(tensors)]
-    for candidate in candidates:
+    known = [s for s in (carried, hinted, usual) if s is not None]
+    for candidate in dict.fromkeys([*known, *_SHAPES, *_features(tensors)]):
         try:
             module = build(arch, candidate, classes)
-        except InputError:
-            if shape:
-                raise
+        except InputError:  # a shape this architecture cannot take
             continue
         if _fits(module, tensors):
             _fill(module, tensors, arch, path)
             return module, candidate
-    module = build(arch, shape or usual, classes)
-    _fill(module, tensors, arch, path)
-    return module, shape or usual
+    module = build(arch, known[0], classes)
+    _fill(module, tensors, arch, path)  # says what does not fit
+    return module, known[0]
 
 
 def _features(tensors: dict[str, Tensor]) -> list[tuple[int, ...]]:
