@@ -41,7 +41,7 @@ def test_affine_model_is_exact_with_the_box_active(method, kind, seed):
         assert torch.allclose(found.lower[:, j], truth, rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=SEEDS, kind=st.sampled_from(["linf", "l2", "l1", "l0"]), size=st.sampled_from([0.3, 1.0]))
 def test_bounds_lie_below_every_point_of_the_set(seed, kind, size):
     graph = nets.mlp((5, 8, 6, 3), seed)
