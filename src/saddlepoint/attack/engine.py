@@ -86,6 +86,7 @@ class _Run:
         self.cohorts: list[Cohort] = []
         self.work = Work(len(rows), settings.sequential)
         self.stopped = False
+        self.changed = False  # whether samples closed since rows were last compacted
         self.began = time.monotonic()
 
     def outcome(self) -> Outcome:
@@ -136,17 +137,17 @@ class _Run:
             for cohort, reply in zip(cohorts, replies, strict=True):
                 self.tracker.charge(cohort.sample, cohort.live, cohort.ask.want >= Access.GRADIENT)
                 self.tracker.see(cohort.rows, cohort.ask.points, reply, (cohort.sample, cohort.item, cohort.live))
-            changed = self._note_gone()
+            self._note_gone()
+            changed, self.changed = self.changed, False
             for cohort, reply in zip(cohorts, replies, strict=True):
                 self._advance(cohort, reply, changed)
             self._share(cohorts, time.perf_counter() - began)
 
-    def _note_gone(self) -> bool:
-        """Close the samples that need no more work: fallen (when dropping) or failed. Whether there were any."""
-        closed = self.work.close(self.answerer.errors)
+    def _note_gone(self) -> None:
+        """Close the samples that need no more work: fallen (when dropping) or failed."""
+        self.changed |= self.work.close(self.answerer.errors)
         if self.drop:
-            closed |= self.work.close(self.tracker.fallen & ~self.work.gone.to(self.rows.x0.device))
-        return closed
+            self.changed |= self.work.close(self.tracker.fallen & ~self.work.gone.to(self.rows.x0.device))
 
     def _advance(self, cohort: Cohort, reply: Reply, changed: bool) -> None:
         """Drop the rows that are done, and let the attack take its step on the others."""
