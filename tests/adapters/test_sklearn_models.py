@@ -136,6 +136,8 @@ def test_skops_files_are_read_and_untrusted_ones_refused(tmp_path):
     model = adapters.load(str(tmp_path / "m.skops"), LoadOptions(domain=(0, 1), shape=(1, 8, 8)))
     assert model.access == Access.GRAPH
     assert model.digest == adapters.from_sklearn(estimator, (0, 1), shape=(1, 8, 8)).digest
+    with pytest.raises(InputError, match="mean and std"):
+        adapters.load(str(tmp_path / "m.skops"), LoadOptions(domain=(0, 1), mean=0.5))
     skops.dump(Oracle().fit(X, Y), tmp_path / "own.skops")
     with pytest.raises(RefusedFile, match="Oracle"):
         adapters.load(str(tmp_path / "own.skops"), LoadOptions(domain=(0, 1)))

@@ -222,6 +222,8 @@ def test_values_and_types():
     ints = data.from_arrays(x.astype(np.int32), [0, 1])
     assert ints.take([0]).x.tolist() == [[0.0, 255.0]]
     assert "used as they are" in ints.notes[0]
+    bits = data.from_arrays((x > 60).astype(np.uint8), [0, 1])
+    assert "save bool" in bits.notes[0]
     third = np.array([[1 / 3], [2 / 3]])
     assert data.from_arrays(third, [0, 1], dtype=torch.float64).take([0]).x.item() == 1 / 3
     assert data.from_arrays(third, [0, 1]).take([0]).x.dtype == torch.float32

@@ -48,6 +48,7 @@ def load(spec: str, options: LoadOptions | None = None) -> Model:
     """
     options = options or LoadOptions()
     if is_url(spec):
+        _no_normalisation(options, "a service")
         return from_http(spec, options.domain, shape=options.shape, classes=options.classes, outputs=options.outputs)
     if spec in _BUILT_IN:
         return _BUILT_IN[spec](options)
@@ -78,8 +79,13 @@ def _loader(ending: str) -> Callable[[Path, LoadOptions, str], Model] | None:
     if ending in (".safetensors", ".pt", ".pth"):
         return load_weights
     if ending == ".skops":
-        return load_skops
+        return _load_skops
     return None
+
+
+def _load_skops(path: Path, options: LoadOptions, name: str) -> Model:
+    _no_normalisation(options, "a scikit-learn model")
+    return load_skops(path, options, name)
 
 
 def _load_onnx(path: Path, options: LoadOptions, name: str) -> Model:
@@ -107,6 +113,7 @@ def from_object(value: Any, options: LoadOptions, spec: str) -> Model:
     if isinstance(value, nn.Module):
         value = copied(value).to(options.device) if options.device != "cpu" else value
         return adapt(value, options.domain, _ways(value, options, spec))
+    _no_normalisation(options, spec)
     if isinstance(value, BaseEstimator):
         return from_sklearn(value, options.domain, shape=options.shape, name=spec)
     if callable(value):
@@ -121,6 +128,15 @@ def from_object(value: Any, options: LoadOptions, spec: str) -> Model:
     raise UnsupportedModel(
         f"{spec} is {type(value).__name__}.", "Name an nn.Module, an estimator, a function, or a factory of one."
     )
+
+
+def _no_normalisation(options: LoadOptions, what: str) -> None:
+    """Options that would be dropped silently are refused."""
+    if options.mean is not None or options.std is not None:
+        raise InputError(
+            f"mean and std cannot be put in front of {what}.",
+            "Normalise inside it (a pipeline with StandardScaler, a function of your own).",
+        )
 
 
 def _ways(net: nn.Module, options: LoadOptions, name: str) -> Ways:

@@ -153,6 +153,12 @@ def _check_values(rows: Rows, about: Description) -> tuple[str, ...]:
                     f"{about.spec} holds {values[(row, *where)]} (row {start + row}, entry {tuple(where)}).",
                     "Remove or impute NaN, Inf and overflowing values: no verdict can rest on them.",
                 )
+    if rows.dtype == np.uint8 and len(rows.shape) == 1 and _largest(rows) <= 1:
+        return ("all uint8 values are 0 or 1, and uint8 becomes /255; save bool or float32 to keep 0 and 1",)
     if rows.dtype.kind in "iu" and rows.dtype != np.uint8:
         return (f"{rows.dtype} values are used as they are; only uint8 becomes /255",)
     return ()
+
+
+def _largest(rows: Rows) -> int:
+    return max(int(rows.read(np.arange(i, min(i + 256, rows.count))).max()) for i in range(0, rows.count, 256))

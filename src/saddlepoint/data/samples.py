@@ -119,9 +119,13 @@ class Samples:
         for start in range(0, len(self), size):
             yield self.take(slice(start, start + size))
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """SHA-256 over type, layout, values, labels and ids; one pass over the data, in chunks."""
+        """SHA-256 over type, layout, values, labels and ids; one pass over the data, in chunks, made once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         head = [str(self.rows.dtype), list(self.rows.shape), list(self.shape), self.classes, str(self.dtype)]
         whole = hashlib.sha256(canonical_json(head).encode())
         printed = self.rows.fingerprint()
