@@ -94,8 +94,8 @@ def test_set_algebra():
     x0 = torch.full((2, 1, 1, 2), 0.5)
     x = torch.tensor([[0.55, 0.5], [0.5, 0.9]]).reshape(2, 1, 1, 2)
     parts = [Linf("0.1").canonical(), L0(1).canonical()]
-    assert inside({"kind": "union", "parts": parts}, x0, x).tolist() == [True, True]
-    assert inside({"kind": "intersection", "parts": parts}, x0, x).tolist() == [True, False]
+    assert inside({"kind": "union", "sets": parts}, x0, x).tolist() == [True, True]
+    assert inside({"kind": "intersection", "sets": parts}, x0, x).tolist() == [True, False]
 
 
 def test_two_renderings_agree():

@@ -35,7 +35,7 @@ def _inside(described: Described, x0: np.ndarray, x: np.ndarray) -> bool:
     if not np.isfinite(x).all():
         return False
     if kind in ("union", "intersection"):
-        answers = [_inside(part, x0, x) for part in described["parts"]]
+        answers = [_inside(part, x0, x) for part in described["sets"]]
         return any(answers) if kind == "union" else all(answers)
     if kind == "box":
         return _in_box(described, x)
@@ -52,7 +52,7 @@ def _in_box(box: Described, x: np.ndarray) -> bool:
 
 def _limits(values: Any, x: np.ndarray) -> np.ndarray:
     """One limit for all, or one per channel (the first axis of a sample)."""
-    limits = np.asarray(values, dtype=np.float64).reshape(-1)
+    limits = np.asarray([float(v) for v in values], dtype=np.float64)  # infinite limits are the texts "inf", "-inf"
     return limits.reshape(-1, *([1] * (x.ndim - 1))) if len(limits) > 1 else limits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from saddlepoint.cli.options import ModelOptions, load_both, workers_of
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
 from saddlepoint.cli.view import Selection
-from saddlepoint.evaluation import Request, Work, plan_named
+from saddlepoint.evaluation import Request, Work, plan_named, prepare
 from saddlepoint.evaluation import run as carry_out
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.ledger import Ledger
@@ -21,22 +22,30 @@ from saddlepoint.report.console import summary_lines
 from saddlepoint.report.json_report import json_report
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunOptions:
+    """How hard to try, and how to carry it out."""
+
+    n: Annotated[int | None, Parameter(help="the first n samples (default: all)")] = None
+    sample: Annotated[Literal["first", "random"], Parameter(help="which n")] = "first"
+    plan: Annotated[str, Parameter(help="quick, standard, strong, or a TOML file")] = "standard"
+    budget: Annotated[str | None, Parameter(help="wall time: 90s, 10m, 1h30m")] = None
+    workers: Annotated[str, Parameter(help="worker processes, or ray")] = "1"
+    seed: Annotated[int, Parameter(help="of all random numbers")] = 0
+    batch: Annotated[int, Parameter(help="most rows in one forward pass")] = 128
+    deterministic: Annotated[bool, Parameter(help="bitwise equal for any number of workers; slower")] = False
+
+
 def run(
     model: str,
     *,
     data: str,
     threat: Annotated[list[str], Parameter(help="linf:8/255, l2:0.5, spatial:rot=30,shift=3, …; repeat for curves")],
-    n: int | None = None,
-    sample: Literal["first", "random"] = "first",
-    plan: Annotated[str, Parameter(help="quick, standard, strong, or a TOML file")] = "standard",
-    budget: Annotated[str | None, Parameter(help="wall time: 90s, 10m, 1h30m")] = None,
     ledger: Path | None = None,
-    workers: Annotated[str, Parameter(help="worker processes, or ray")] = "1",
-    seed: int = 0,
-    batch: int = 128,
-    deterministic: bool = False,
     json: Annotated[Path | None, Parameter(help="write the result as JSON")] = None,
-    options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
+    options: RunOptions = RunOptions(),  # frozen
+    loading: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
 ) -> int:
     """Evaluate MODEL on DATA under one or several threats.
 
@@ -46,32 +55,30 @@ def run(
     ----------
     model: NET.onnx, NET.pt2, NET.safetensors|.pt (with --arch), package.module:factory, MODEL.skops, https://…
     data: digits, FILE.npz[:test], a folder of images by class, IDX files, an OpenML name
-    n: the first n samples (default: all)
     ledger: where evidence is kept (default: runs/MODEL.ledger)
     """
-    threats = parse_threats(threat)
-    many = workers_of(workers)
-    chosen = plan_named(plan)
-    limit = seconds_of(budget) if budget else None
-    loaded, samples, source = load_both(model, data, options)
+    threats, plan, workers = parse_threats(threat), plan_named(options.plan), workers_of(options.workers)
+    budget = seconds_of(options.budget) if options.budget else None
+    loaded, samples, source = load_both(model, data, loading)
     request = Request(
         model=loaded,
         data=samples,
         threats=threats,
-        plan=chosen,
-        n=n,
-        sample=sample,
-        budget=limit,
-        workers=many,
-        work=Work(batch=batch, seed=seed, device=options.device, deterministic=deterministic),
+        plan=plan,
+        n=options.n,
+        sample=options.sample,
+        budget=budget,
+        workers=workers,
+        work=Work(options.batch, options.seed, loading.device, options.deterministic),
         source=source,
         model_spec=loaded.name if "://" in model else model,  # an adapter's name of a URL holds no secret
-        model_options=options.stored(),
+        model_options=loading.stored(),
     )
     path = ledger or Path("runs") / f"{_file_name(loaded.name)}.ledger"
+    prepared = prepare(request)  # wrong input leaves no ledger behind
     with Ledger(path) as book:
         with follow() as watch:
-            ran = carry_out(request, book, watch)
+            ran = carry_out(prepared, book, watch)
         view = Selection(book, ran)
         for line in summary_lines(view.claims()):
             print(line)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saddlepoint.data import Data
-from saddlepoint.evaluation.execute import Work
 from saddlepoint.evaluation.plan import Plan, plan_named
-from saddlepoint.evaluation.run import Request, Watch, run
+from saddlepoint.evaluation.run import Request, prepare, run
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.ledger import Ledger
@@ -19,15 +18,11 @@ def evaluate(
     model: Model,
     data: Data,
     threats: PerturbationSet | Threat | Sequence[PerturbationSet | Threat],
-    *,
-    ledger: str | Path | Ledger | None = None,
-    budget: str | float | None = None,
     plan: str | Plan = "standard",
+    *,
     n: int | None = None,
-    seed: int = 0,
-    deterministic: bool = False,
-    batch: int = 128,
-    watch: Watch = lambda progress: None,
+    budget: str | float | None = None,
+    ledger: str | Path | Ledger | None = None,
 ) -> Ledger:
     """Evaluate a model on data under one or several threats; returns the ledger, whose `bracket()` is the claim.
 
@@ -35,29 +30,29 @@ def evaluate(
         model: from `from_torch`, `from_onnx`, `from_sklearn`, `from_callable`.
         data: from `data.load` or `from_arrays`.
         threats: a set (`Linf("8/255")`), a `Threat`, or several of them.
-        ledger: a path or an open ledger; the same call again resumes. None: a temporary one.
-        budget: wall time, "10m" or seconds; None runs the plan to its end.
-        plan: quick, standard or strong, or a Plan.
+        plan: quick, standard or strong, or a `Plan`.
         n: the first n samples; None for all.
+        budget: wall time, "10m" or seconds; None runs the plan to its end.
+        ledger: a path or an open ledger; the same call again resumes. None: a temporary one.
+
+    Seeds, batches, workers and progress are settings of `Request`, which `run` carries out.
 
     Raises:
         InputError and its children for what cannot be evaluated; Contradiction when a method proves unsound.
     """
-    chosen = plan_named(plan) if isinstance(plan, str) else plan
-    seconds = seconds_of(budget) if isinstance(budget, str) else budget
     several = [threats] if isinstance(threats, (PerturbationSet, Threat)) else list(threats)
     request = Request(
         model=model,
         data=data,
         threats=tuple(t if isinstance(t, Threat) else Threat(t) for t in several),
-        plan=chosen,
+        plan=plan_named(plan) if isinstance(plan, str) else plan,
         n=n,
-        budget=seconds,
-        work=Work(batch=batch, seed=seed, deterministic=deterministic),
+        budget=seconds_of(budget) if isinstance(budget, str) else budget,
     )
+    prepared = prepare(request)  # a refusal leaves no ledger behind
     book = ledger if isinstance(ledger, Ledger) else Ledger.temporary() if ledger is None else Ledger(ledger)
     try:
-        run(request, book, watch)
+        run(prepared, book)
     except BaseException:
         if book is not ledger:
             book.close()

@@ -87,18 +87,33 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def run(request: Request, ledger: Ledger, watch: Watch = lambda progress: None) -> Ran:
+@dataclass(frozen=True)
+class Prepared:
+    """A request that was looked at and can be carried out: its threats inside the data box, its samples."""
+
+    request: Request
+    threats: tuple[Threat, ...]
+    samples: tuple[Sample, ...]
+
+
+def prepare(request: Request) -> Prepared:
+    """Look at model, data and threats before anything is written. Raises InputError and its children."""
+    _refuse_stochastic(request.model)
+    if not request.threats:
+        raise InputError("no threat was given.", "Say what the adversary may do, e.g. linf:8/255.")
+    threats = tuple(threat.within(request.model.domain) for threat in request.threats)
+    positions = choose(request.data, request.n, request.sample, request.work.seed)
+    return Prepared(request, threats, tuple(scan(request.model, request.data, positions)))
+
+
+def run(asked: Request | Prepared, ledger: Ledger, watch: Watch = lambda progress: None) -> Ran:
     """Carry out a request into a ledger; the same request again resumes.
 
     Raises InputError (nothing is written), SubjectChanged, LedgerError, WorkerDied, Contradiction (everything found
     so far is in the ledger), KeyboardInterrupt (the same).
     """
-    _refuse_stochastic(request.model)
-    threats = [threat.within(request.model.domain) for threat in request.threats]
-    if not threats:
-        raise InputError("no threat was given.", "Say what the adversary may do, e.g. linf:8/255.")
-    positions = choose(request.data, request.n, request.sample, request.work.seed)
-    samples = scan(request.model, request.data, positions)
+    prepared = asked if isinstance(asked, Prepared) else prepare(asked)
+    request, threats, samples = prepared.request, list(prepared.threats), list(prepared.samples)
     begun = time.time()
     record = _record(request, threats, len(samples), begun)
     name = digest_json([record.spec, record.started])

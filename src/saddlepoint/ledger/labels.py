@@ -45,7 +45,7 @@ def _set_label(described: dict[str, Any]) -> tuple[str, str, float]:
         text = f"patch:{described['height']}x{described['width']}@{place}"
         return text, "patch", float(described["height"] * described["width"])
     if kind in ("union", "intersection"):
-        parts = [_set_label(part)[0] for part in described["parts"]]
+        parts = [_set_label(part)[0] for part in described["sets"]]
         text = (" ∪ " if kind == "union" else " ∩ ").join(parts)
         return text, text, 1.0
     return kind, canonical_json(described), float(Fraction(str(described.get("size", "1"))))

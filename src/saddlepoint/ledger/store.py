@@ -65,18 +65,17 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. A full disk or a locked file becomes a LedgerError."""
+        """All or nothing, whatever ends it: an error, a full disk (LedgerError), Ctrl-C."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             raise LedgerError(
                 f"{self.path} cannot be written: {error}.",
                 "What was committed before is kept; free some space and run the same command again.",
