@@ -105,9 +105,7 @@ def test_parameters_are_rendered_by_the_checker():
 
 @given(st.integers(1, 60), st.floats(0.01, 0.99))
 def test_clopper_pearson_covers(n, p):
-    covered = sum(
-        binom.pmf(k, n, p) for k in range(n + 1) if clopper_pearson(k, n)[0] <= p <= clopper_pearson(k, n)[1]
-    )
+    covered = sum(binom.pmf(k, n, p) for k in range(n + 1) if clopper_pearson(k, n)[0] <= p <= clopper_pearson(k, n)[1])
     assert covered >= 0.95 - 1e-9
 
 

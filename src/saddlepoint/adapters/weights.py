@@ -145,7 +145,8 @@ def load_weights(path: Path, options: LoadOptions, name: str) -> Model:
             f"Give --arch: {', '.join(names())}, mlp:64-64, or package.module:factory.",
         )
     classes = options.classes or carried.get("classes")
-    module, shape = _built(arch, (options.shape, _tuple(carried.get("shape"))), classes, file.tensors, path)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are thrown away at once
+        module, shape = _built(arch, (options.shape, _tuple(carried.get("shape"))), classes, file.tensors, path)
     module.to(options.device).eval()
     ways = Ways(
         options.mean if options.mean is not None else carried.get("mean"),

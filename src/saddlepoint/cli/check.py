@@ -31,7 +31,7 @@ def check(
     model: str,
     *,
     data: str,
-    threat: Annotated[list[str], Parameter(help="whose cost to estimate")] = ["linf:8/255"],  # noqa: B006  # never changed
+    threat: Annotated[list[str], Parameter(help="whose cost to estimate", negative="")] = ["linf:8/255"],  # noqa: B006  # never changed
     n: Annotated[int | None, Parameter(help="samples to look at (default: all)")] = None,
     options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
 ) -> int:

@@ -23,6 +23,7 @@ app = App(
     help="Worst-case machine learning: attacks and certificates as evidence, folded into an honest bracket.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 for _verb in _VERBS:
     # a text, not a function: a verb's imports are paid for when it is called

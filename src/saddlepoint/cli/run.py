@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from saddlepoint.adapters import redact
 from saddlepoint.cli.options import ModelOptions, load_both, workers_of
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
@@ -20,6 +21,8 @@ from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.ledger import Ledger
 from saddlepoint.report.console import summary_lines
 from saddlepoint.report.json_report import json_report
+
+_THREAT = "linf:8/255, l2:0.5, spatial:rot=30,shift=3, …; repeat for curves"
 
 
 @Parameter(name="*")
@@ -41,7 +44,7 @@ def run(
     model: str,
     *,
     data: str,
-    threat: Annotated[list[str], Parameter(help="linf:8/255, l2:0.5, spatial:rot=30,shift=3, …; repeat for curves")],
+    threat: Annotated[list[str], Parameter(help=_THREAT, negative="")],
     ledger: Path | None = None,
     json: Annotated[Path | None, Parameter(help="write the result as JSON")] = None,
     options: RunOptions = RunOptions(),  # frozen
@@ -71,7 +74,7 @@ def run(
         workers=workers,
         work=Work(options.batch, options.seed, loading.device, options.deterministic),
         source=source,
-        model_spec=loaded.name if "://" in model else model,  # an adapter's name of a URL holds no secret
+        model_spec=redact(model),
         model_options=loading.stored(),
     )
     path = ledger or Path("runs") / f"{_file_name(loaded.name)}.ledger"
