@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from paths import SHARED
 
 _CHECKED = (
     "saddlepoint.core",
@@ -39,3 +42,23 @@ settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    return (yield from _skipping_without_material())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    return (yield from _skipping_without_material())
+
+
+def _skipping_without_material() -> Generator[None, None, None]:
+    """Where no measuring material lies beside the checkout, tests that reach for it are skipped, and say so."""
+    try:
+        return (yield)
+    except Exception as error:
+        if SHARED.exists() or str(SHARED) not in f"{error}":
+            raise
+        pytest.skip(f"the measuring material ({SHARED.relative_to(SHARED.parents[1])}) is not beside the project")
