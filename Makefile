@@ -11,7 +11,7 @@ JOBS   ?= 2
 # One thread a process: on networks this small more threads only wait for each other (4 to 15 times slower on busy cores).
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint types architecture docs bench-engine bench-bracket nightly clean
+.PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -78,6 +78,9 @@ bench-engine: $(VENV)/stamp-run  ## the attack engine against a bare PyTorch loo
 
 bench-bracket: $(VENV)/stamp-run  ## the bracket of a published certified network (needs ../shared/data)
 	@$(BIN)/python benchmarks/bracket.py
+
+bench-memory: $(VENV)/stamp-run  ## peak memory of a run at 1,000 and at 10,000 samples (needs ../shared/data)
+	@$(BIN)/python benchmarks/memory.py
 
 nightly: $(VENV)/stamp-test  ## everything, the slow tests too
 	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --doctest-modules src tests

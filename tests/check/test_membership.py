@@ -1,4 +1,4 @@
-"""The checker's own membership and rendering, against exact arithmetic and against the geometry it shares no code with."""
+"""The checker's own membership and rendering, against exact arithmetic and the geometry it shares no code with."""
 
 from __future__ import annotations
 

@@ -91,5 +91,5 @@ def test_canonical_json_is_one_text_and_refuses_nan():
 
 
 def test_missing_extra_says_how_to_install():
-    with pytest.raises(MissingExtra, match="is not installed. Install"):
+    with pytest.raises(MissingExtra, match=r"is not installed\. Install"):
         require("a_package_that_is_not_there")

@@ -97,9 +97,13 @@ def test_a_retry_clears_the_crash(tmp_path):
 
 def test_transactions_are_all_or_nothing(tmp_path):
     book = Ledger(fill(tmp_path / "a.ledger", []))
-    with pytest.raises(RuntimeError), book.transaction():
-        book.add([upper(0, -0.2)])
-        raise RuntimeError
+
+    def broken_off():
+        with book.transaction():
+            book.add([upper(0, -0.2)])
+            raise RuntimeError
+
+    pytest.raises(RuntimeError, broken_off)
     assert list(book.evidence(MODEL.digest, THREAT)) == []
     book.close()
 
@@ -217,9 +221,14 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     with Ledger(path) as book:
         pages = book._db.execute("PRAGMA page_count").fetchone()[0]
         book._db.execute(f"PRAGMA max_page_count={pages}")  # what SQLite reports as a full disk
-        with pytest.raises(LedgerError, match=r"full.*run the same command again"), book.transaction():
-            book.add([upper(1, -0.1)])
-            book.add_blob({"w": torch.zeros(100_000)})
+
+        def too_much():
+            with book.transaction():
+                book.add([upper(1, -0.1)])
+                book.add_blob({"w": torch.zeros(100_000)})
+
+        with pytest.raises(LedgerError, match=r"full.*run the same command again"):
+            too_much()
     with Ledger(path) as book:
         assert [e.subject.sample for e in book.evidence(MODEL.digest, THREAT)] == ["0"]
 

@@ -119,7 +119,7 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     seen = replay(model, unit.threat.canonical(), part.x, part.y, witness)
     name, data = pack({"witness": witness})
     costs = [Cost(int(outcome.forwards[i]) + 1, int(outcome.backwards[i]), 0, float(outcome.seconds[i])) for i in keep]
-    gauges = unit.threat.set.rows(index).gauge(part.x, witness) * _unit_of_size(unit.threat)
+    gauges = unit.threat.set.rows(index).gauge(part.x, witness)
     out, refused = _upper_rows(part, work, seen, costs, dict.fromkeys(range(len(keep)), name), gauges)
     blobs, inputs = _inputs(part, torch.arange(len(keep)))
     return Result(out, [(name, data), *blobs], inputs, failed + refused, stopped=stopped)
@@ -229,9 +229,3 @@ def _inputs(unit: Unit, index: Tensor) -> tuple[list[tuple[str, bytes]], tuple[s
 
 def _share(begun: float, count: int, forwards: int = 0) -> Cost:
     return Cost(forwards=forwards, seconds=(time.perf_counter() - begun) / count)
-
-
-def _unit_of_size(threat: Threat) -> float:
-    """Gauges are told in the unit of the threat's label: degrees for a rotation, the set's own size otherwise."""
-    described = threat.set.canonical()
-    return float(described["rotation"]) if described["kind"] == "spatial" else 1.0
