@@ -103,7 +103,8 @@ def test_transactions_are_all_or_nothing(tmp_path):
             book.add([upper(0, -0.2)])
             raise RuntimeError
 
-    pytest.raises(RuntimeError, broken_off)
+    with pytest.raises(RuntimeError):
+        broken_off()
     assert list(book.evidence(MODEL.digest, THREAT)) == []
     book.close()
 
