@@ -316,3 +316,24 @@ def test_the_digest_names_weights_settings_and_code():
     assert adapters.from_torch(twin, (0, 1), shape=(5,)).digest != mark
     leaky = [adapters.from_torch(nn.Sequential(net, nn.LeakyReLU(s)), (0, 1), shape=(5,)).digest for s in (0.1, 0.2)]
     assert len({mark, *leaky}) == 3
+
+
+def test_convolutions_are_laid_out_channels_last_where_the_network_allows_it():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 3)
+
+        def forward(self, x):
+            z = self.conv(x)
+            return self.head(z.view(len(z), -1))  # fails on channels-last activations
+
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for net, changed in ((plain, True), (Views(), False)):
+        weight = next(net.parameters())
+        model = adapters.from_torch(net, (0, 1), shape=(3, 8, 8))
+        own = next(p for p in model.fn.module.parameters() if p.ndim == 4)
+        assert own.is_contiguous(memory_format=torch.channels_last) is changed
+        assert weight.is_contiguous()  # the caller's module is left as it was
+        torch.testing.assert_close(model(x), net(x).detach(), atol=1e-5, rtol=1e-5)

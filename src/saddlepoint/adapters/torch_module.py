@@ -19,6 +19,7 @@ from saddlepoint.adapters.snapshot import (
     borrowed,
     floating_type,
     frozen_copy,
+    lay_out,
     module_digest,
     normaliser,
 )
@@ -106,6 +107,8 @@ def finish(
     graph = None
     if found_graph is not None:
         fn, graph = found_graph
+    if not ways.live:
+        lay_out(fn, x)
     return Model(fn, box, found.classes, access, mark, size, found.stochastic, name, graph, tuple(said))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saddlepoint.core.errors import InputError
 
-_CACHED = 200_000  # ResNet-20 on 32 × 32 × 3: 64 rows a call take 0.85 of the time of 128 (one core, measured)
+_CACHED = 150_000  # ResNet-20 on 32 × 32 × 3: 48 rows a call take 0.83 of the time of 128 (two cores, measured)
 
 Status = Literal["ok", "nan", "error", "stopped"]
 
@@ -32,7 +32,7 @@ class EngineSettings:
     """How a run is carried out; none of it changes what is claimed.
 
     batch          most rows in flight
-    call           most rows in one model call (None: all of them; on a CPU, as many as hold about 200,000 numbers,
+    call           most rows in one model call (None: all of them; on a CPU, as many as hold about 150,000 numbers,
                    since activations that leave the cache cost more than a second call)
     seed           of all random numbers
     drop           rows of fallen samples leave at once; without, every item runs to its end
