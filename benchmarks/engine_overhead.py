@@ -15,7 +15,7 @@ test. With cross-entropy they cannot: the engine ascends its log-odds, in float6
 flips now and then, and a borderline sample falls in one path only; that number is reported too.
 
 The engine keeps 128 rows in flight, on a CPU calls the model on at most 48 of them at a time (`call`), and works on
-the copy that `from_torch` takes, whose convolutions are laid out channels last. The bare loop uses the module as loaded.
+the copy that `from_torch` takes, whose convolutions are laid out channels last. The bare loop uses the module as it is.
 
 Floors: kept / bare ≤ 1.10; dropped / bare ≤ 0.5 with the same verdicts.
 """
