@@ -20,8 +20,7 @@ from typing import Any
 
 from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
 from saddlepoint.attack.protocol import Attack
-from saddlepoint.bound.crown import CROWN
-from saddlepoint.bound.interval import Interval
+from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.stages import Clean, Stage
 from saddlepoint.spec import Threat
