@@ -38,14 +38,14 @@ def follow() -> Iterator[Watch]:
 
 
 class _Plain:
-    """One line when a stage begins and ends, and every ten seconds between."""
+    """One line when a stage ends, and every ten seconds while it runs."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.total == 0 or (0 < progress.done < progress.total and now - self._last < _EVERY):
+        if progress.total == 0 or (progress.done < progress.total and now - self._last < _EVERY):
             return
         self._last = now
         print(f"{_label(progress)}  {_words(progress)}", file=sys.stderr, flush=True)

@@ -43,8 +43,8 @@ def estimate(model: Model, plan: Plan, threat: Threat, x: Tensor, y: Tensor) -> 
             backwards += items * stage.config.backwards
             seconds += items * (stage.config.forwards * forward + stage.config.backwards * backward)
         elif isinstance(model.graph, Graph):
-            some = x[:4]
-            C = margin_matrix(y[:4], model.classes, x.dtype)
+            some = x[:4].to(model.graph.dtype)
+            C = margin_matrix(y[:4], model.classes, some.dtype)
             begun = time.perf_counter()
             try:
                 stage.config(model.graph, threat.set, some, C)

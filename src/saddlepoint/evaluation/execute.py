@@ -131,36 +131,32 @@ def _bound(model: Model, unit: Unit, method: BoundMethod) -> Result:
         raise NotAvailable("bounds need the model's graph.", "See the notes of `check` for why it is missing.")
     begun = time.perf_counter()
     goal = unit.threat.goal
-    C = margin_matrix(unit.y, model.classes, unit.x.dtype)
+    x = unit.x.to(graph.dtype)  # scikit-learn's graphs are float64; every float32 is a float64
+    C = margin_matrix(unit.y, model.classes, x.dtype)
     if isinstance(goal, Targeted):  # broken iff z_t is the largest: max_j (z_j − z_t) > 0 is enough to hold
-        C = -margin_matrix(torch.full_like(unit.y, goal.label), model.classes, unit.x.dtype)
+        C = -margin_matrix(torch.full_like(unit.y, goal.label), model.classes, x.dtype)
     worst = torch.amax if isinstance(goal, Targeted) else torch.amin
-    bounds = method(graph, unit.threat.set, unit.x, C)
+    bounds = method(graph, unit.threat.set, x, C)
     claimed = worst(bounds.lower, 1)
     promising = torch.nonzero(claimed > 0)[:, 0]
     value, status = claimed.double().cpu(), ["claimed"] * len(claimed)
     proof = bounds.proof.rows(promising).tensors if bounds.proof else {}
     if len(promising):
         described = unit.threat.set.canonical()
-        proved = recheck(graph, described, unit.x[promising], C[promising], proof, method.name)
+        proved = recheck(graph, described, x[promising], C[promising], proof, method.name)
         value[promising.cpu()] = worst(proved, 1).double().cpu()
         for i in promising.tolist():
             status[i] = "checked"
     name, data = pack(proof) if proof and len(promising) else ("", b"")
     place = {int(i): row for row, i in enumerate(promising.tolist())}
     cost = _share(begun, len(unit.y))
+    value = torch.where(value.isnan(), -torch.inf, value)  # true of any m*, and certifies nothing
     rows = [
         _row(unit, i, float(value[i]), _Shown(status[i], name if i in place else "", place.get(i, 0), cost))
         for i in range(len(unit.y))
-        if torch.isfinite(value[i])
-    ]
-    failed = [
-        (unit.subjects[i], f"{method.name} gave no finite bound")
-        for i in range(len(unit.y))
-        if not torch.isfinite(value[i])
     ]
     blobs, inputs = _inputs(unit, promising.cpu())
-    return Result(rows, ([(name, data)] if name else []) + blobs, inputs, failed)
+    return Result(rows, ([(name, data)] if name else []) + blobs, inputs)
 
 
 @dataclass(frozen=True)

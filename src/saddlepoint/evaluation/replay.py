@@ -128,6 +128,7 @@ def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Le
     graph = model.graph
     if not isinstance(graph, Graph):
         raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
+    x = x.to(graph.dtype)
     described = json.loads(rows[0].threat)
     goal = described["goal"]
     targeted = goal["kind"] == "targeted"

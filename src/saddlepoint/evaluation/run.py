@@ -262,8 +262,9 @@ def _refuse_stochastic(model: Model) -> None:
 def _register(request: Request, threats: Sequence[Threat], samples: list[Sample], ledger: Ledger) -> None:
     model, data = request.model, request.data
     spec = request.model_spec or model.name
-    ledger.bind("model", spec, model.digest)
-    ledger.bind("data", data.spec, data.digest)
+    if request.model_spec:  # a text can come to stand for something else; an object in memory is what it is
+        ledger.bind("model", spec, model.digest)
+        ledger.bind("data", data.spec, data.digest)
     row = ModelRow(
         digest=model.digest,
         name=model.name,
