@@ -116,3 +116,21 @@ def test_rendering_knows_right_angles_and_whole_shifts():
     moved = render({"kind": "spatial", "rotation": "0", "shift": "1"}, square, torch.tensor([[0.0, 1, 0]] * 4))
     assert torch.equal(moved[:, :, 1:], square[:, :, :-1])
     assert bool((moved[:, :, 0] == 0).all())
+
+
+def test_boxes_with_a_limit_for_every_entry():
+    low = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1)) / 2
+    box = Box(tuple(low.flatten().tolist()), tuple((low + 0.25).flatten().tolist()))
+    x0 = (low + 0.1)[None]
+    assert bool(inside(box.canonical(), x0, x0).all())
+    assert not bool(inside(box.canonical(), x0, x0 + 0.2).any())
+    assert bool(inside(Linf("0.1", box).canonical(), x0, x0 + 0.05).all())
+
+
+def test_rendering_stays_in_the_box():
+    box = Box(0.5, 1)
+    spatial = RotationTranslation("45", "2", box)
+    x0 = images(4, 2) / 2 + 0.5
+    moved = render(spatial.canonical(), x0, torch.tensor([[45.0, 1, 1]] * 4))
+    assert float(moved.min()) >= 0.5
+    torch.testing.assert_close(moved, spatial.render(x0, torch.tensor([[45.0, 1, 1]] * 4)), atol=2e-5, rtol=0)

@@ -1,6 +1,6 @@
 """Affine models in float64: attack = certificate = closed form, through the whole main job, with the box active.
 
-    m* = min over j ≠ y of  b_y − b_j − max over z in S(x0) of ⟨w_j − w_y, z⟩
+m* = min over j ≠ y of  b_y − b_j − max over z in S(x0) of ⟨w_j − w_y, z⟩
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from saddlepoint.data import load as load_data
 from saddlepoint.evaluation import Plan, Request, Work, evaluate, plan_named, run
 from saddlepoint.evaluation.replay import replay
 from saddlepoint.evaluation.seconds import seconds_of
-from saddlepoint.geometry import L2, Linf, RotationTranslation
+from saddlepoint.geometry import L2, Linf, Patch, RotationTranslation
 from saddlepoint.ledger import Ledger
-from saddlepoint.spec import Access, Model, Threat, Verdict
+from saddlepoint.spec import Access, Model, Targeted, Threat, Verdict
 from tests_support import digits_model, digits_weights
 
 SHORT = Plan("short", lambda threat: [PGD(steps=5), Interval(), CROWN(), PGD(steps=15, loss="margin")])
@@ -321,3 +321,51 @@ def test_random_choice_of_samples_is_nested_and_seeded(tmp_path):
 
 def test_attack_protocol_is_what_plans_import():
     assert issubclass(PGD, Attack)
+
+
+def test_logits_that_overflow_are_never_certified():
+    base = digits_model()
+
+    def moody(x):  # fine where it is probed, not finite on these samples
+        return base(x) + torch.where(x.flatten(1).sum(1) > 1, float("inf"), 0.0)[:, None]
+
+    model = replace(base, fn=moody)
+    with evaluate(model, TEST, Linf("0.001"), plan=SHORT, n=10) as book:
+        claim = book.bracket()
+        assert claim.counts[Verdict.CERTIFIED] == 0
+        assert claim.counts[Verdict.ERROR] == 10
+        assert (claim.clean_k, claim.clean_n) == (0, 0)
+        assert book.failures(*book.threats()[0])
+
+
+def test_one_bad_sample_does_not_speak_for_its_neighbours():
+    base, bad = digits_model(), TEST.take([3]).x
+
+    def picky(x):
+        if len(x) == 0 or any(torch.equal(row, bad[0]) for row in x):
+            raise KeyError("a bug in the user's model")
+        return base(x)
+
+    model = replace(base, fn=picky, access=Access.SCORES, graph=None)
+    with evaluate(model, TEST, Linf("0.01"), plan="quick", n=10) as book:
+        verdicts = {s.id: s.verdict for s in book.bracket().samples}
+        assert [i for i, v in verdicts.items() if v is Verdict.ERROR] == [TEST.ids[3]]
+        assert book.bracket().clean_n == 9
+
+
+def test_targeted_threats():
+    threat = Threat(Linf("0.1"), goal=Targeted(3))
+    with evaluate(digits_model(), TEST, threat, plan=SHORT, n=40) as book:
+        claim = book.bracket()
+        assert claim.counts[Verdict.ERROR] == claim.counts[Verdict.CONTRADICTION] == 0
+        assert claim.counts[Verdict.CERTIFIED] > 0
+    with evaluate(digits_model(), TEST, Linf("0.1"), plan=SHORT, n=40) as book:
+        assert book.bracket().clean_k == claim.clean_k  # accuracy is about the label, whatever the goal
+    with pytest.raises(InputError, match="target 10"):
+        evaluate(digits_model(), TEST, Threat(Linf("0.1"), goal=Targeted(10)), n=5)
+
+
+def test_a_threat_that_does_not_fit_is_said_before_any_work(tmp_path):
+    with pytest.raises(InputError):
+        evaluate(digits_model(), TEST, [Linf("0.1"), Patch(20, 20)], n=5, ledger=tmp_path / "a.ledger")
+    assert not (tmp_path / "a.ledger").exists()

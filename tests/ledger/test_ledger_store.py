@@ -70,7 +70,7 @@ def test_claim_counts_and_bracket(tmp_path):
         Verdict.NOT_RUN: 1,
     }
     assert (claim.n, claim.certified, claim.attacked) == (5, 1 / 5, 3 / 5)  # an error is never robust, nor broken
-    assert claim.clean_k == 2
+    assert (claim.clean_k, claim.clean_n) == (2, 3)  # of those whose clean answer was seen
     assert claim.ci95[0] < claim.certified
     assert claim.attacked < claim.ci95[1]
     assert [s.id for s in claim.samples] == ["0", "1", "2", "3", "4"]

@@ -81,7 +81,8 @@ def test_more_evidence_only_tightens(a, b):
         ([row(value=0.3, method="clean")], Verdict.OPEN),
         ([row(value=0.0, method="clean")], Verdict.MISCLASSIFIED),  # a tie violates
         ([row(value=0.0)], Verdict.BROKEN),
-        ([row("lower", 1e-9)], Verdict.CERTIFIED),
+        ([row("lower", 1e-9), row(value=0.3, method="clean")], Verdict.CERTIFIED),
+        ([row("lower", 1e-9)], Verdict.OPEN),  # nobody saw the deployed model answer at x0
         ([row("lower", 0.0)], Verdict.OPEN),
         ([row("lower", 0.2), row(value=0.1)], Verdict.CONTRADICTION),
         ([row("lower", 0.2, status="claimed"), row(value=-0.1)], Verdict.BROKEN),
@@ -96,7 +97,9 @@ def test_a_crash_is_never_robust_and_never_hides_what_is_known():
     assert fold([], failed=True).verdict is Verdict.ERROR
     assert fold([row(value=0.3)], failed=True).verdict is Verdict.ERROR
     assert fold([row(value=-0.3)], failed=True).verdict is Verdict.BROKEN
-    assert fold([row("lower", 0.3)], failed=True).verdict is Verdict.CERTIFIED
+    clean = row(value=0.4, method="clean")
+    assert fold([row("lower", 0.3), clean], failed=True).verdict is Verdict.CERTIFIED
+    assert fold([row("lower", 0.3)], failed=True).verdict is Verdict.ERROR  # e.g. logits that overflow in float32
 
 
 def test_numerical_tie_is_open_and_marked():
@@ -105,8 +108,15 @@ def test_numerical_tie_is_open_and_marked():
     tie = fold([lower, broken])
     assert (tie.verdict, tie.tie) == (Verdict.OPEN, True)
     assert fold([lower, replace(broken, details='{"margin_f64_upper":-1e-9}')]).verdict is Verdict.CONTRADICTION
-    same_side = fold([row("lower", 0.3), row(value=0.3 - 1e-8, details='{"margin_f64_upper":0.3000001}')])
+    near = '{"margin_f64_upper":0.3000001}'
+    same_side = fold([row("lower", 0.3), row(value=0.3 - 1e-8, details=near, method="clean")])
     assert (same_side.verdict, same_side.tie) == (Verdict.CERTIFIED, True)
+
+
+def test_a_tie_never_hides_a_contradiction():
+    lower, tie = row("lower", 1.0), row(value=0.5, details='{"margin_f64_upper":1.1}')
+    real = row(value=0.6, details='{"margin_f64_upper":0.6}', method="apgd")
+    assert fold([lower, real]).verdict is fold([lower, tie, real]).verdict is Verdict.CONTRADICTION
 
 
 def test_failure_probabilities_add_up():

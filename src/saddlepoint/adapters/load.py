@@ -106,8 +106,10 @@ def from_object(value: Any, options: LoadOptions, spec: str) -> Model:
     if isinstance(value, type) or (inspect.isroutine(value) and not _required(value)):
         try:
             value = value()
-        except TypeError as error:
-            raise InputError(f"{spec} cannot be called without arguments ({error}).", "Give a factory.") from error
+        except Exception as error:  # the user's own code may raise anything
+            raise InputError(
+                f"{spec}() raised {type(error).__name__}: {error}.", "Give a factory that works without arguments."
+            ) from error
     if isinstance(value, Model):
         return value
     if isinstance(value, nn.Module):

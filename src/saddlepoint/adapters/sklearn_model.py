@@ -60,17 +60,34 @@ def from_sklearn(
     return finish(Deployed(frozen_copy(flat), None), box, size, name, Ways(outputs="logits"), notes)
 
 
+_PLAIN = frozenset(
+    {
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn._loss.link.LogitLink",
+        "sklearn._loss.link.MultinomialLogit",
+        "sklearn._loss.link.Interval",
+        "sklearn._loss.loss.HalfBinomialLoss",
+        "sklearn._loss.loss.HalfMultinomialLoss",
+        "sklearn.preprocessing._label.LabelBinarizer",
+    }
+)
+
+
 def load_skops(path: Path, options: LoadOptions, name: str) -> Model:
     """A model from a `.skops` file that holds trusted types only. Raises RefusedFile."""
     io = require("skops.io")
     try:
-        untrusted = io.get_untrusted_types(file=path)
+        found = io.get_untrusted_types(file=path)
+        # scikit-learn's own helper classes (an optimiser's state, a tree's nodes) hold numbers and run nothing
+        untrusted = [name for name in found if name not in _PLAIN]
         if untrusted:
             raise RefusedFile(
                 f"{path} holds types that are not known to be safe: {', '.join(sorted(untrusted)[:5])}.",
                 "Keep to scikit-learn's own estimators, or give package.module:factory.",
             )
-        estimator = io.load(path, trusted=[])
+        estimator = io.load(path, trusted=[name for name in found if name in _PLAIN])
     except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
         raise RefusedFile(
             f"{path} is no readable skops file ({error}).", "It is truncated or damaged: copy it again."

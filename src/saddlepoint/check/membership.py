@@ -46,14 +46,20 @@ def _inside(described: Described, x0: np.ndarray, x: np.ndarray) -> bool:
 
 
 def _in_box(box: Described, x: np.ndarray) -> bool:
-    lower, upper = (_limits(box[name], x) for name in ("lower", "upper"))
+    lower, upper = (limits(box[name], x.size, x.shape) for name in ("lower", "upper"))
     return bool((x >= lower).all() and (x <= upper).all())
 
 
-def _limits(values: Any, x: np.ndarray) -> np.ndarray:
-    """One limit for all, or one per channel (the first axis of a sample)."""
-    limits = np.asarray([float(v) for v in values], dtype=np.float64)  # infinite limits are the texts "inf", "-inf"
-    return limits.reshape(-1, *([1] * (x.ndim - 1))) if len(limits) > 1 else limits
+def limits(values: list[Any], entries: int, shape: tuple[int, ...]) -> np.ndarray:
+    """One limit for all, one per channel (the first axis of a sample), or one per entry, in the sample's shape."""
+    given = np.asarray([float(v) for v in values], dtype=np.float64)  # infinite limits are the texts "inf", "-inf"
+    if len(given) == 1:
+        return np.broadcast_to(given, shape)
+    if len(given) == entries:
+        return given.reshape(shape)
+    if len(given) == shape[0]:
+        return np.broadcast_to(given.reshape(-1, *([1] * (len(shape) - 1))), shape)
+    raise NotAvailable(f"a box of {len(given)} limits does not fit samples of shape {shape}.", "One, C or all entries.")
 
 
 def _linf(described: Described, x0: np.ndarray, x: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ With angle θ (degrees) and shift (s_r, s_c) in pixels, output pixel (r, c) read
     (r', c') = c0 + R(θ) ((r, c) − c0 − s),   R(θ) = [[cos θ, sin θ], [−sin θ, cos θ]] in (row, column) order,
 
 c0 = ((H − 1)/2, (W − 1)/2): the picture is turned by θ about its centre, then moved by s. Between pixels bilinear,
-outside the picture zero.
+outside the picture zero. What leaves the data box is set to its nearest side.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from saddlepoint.check.membership import limits
 
 
 def in_range(described: dict[str, Any], params: Float[Tensor, "b 3"]) -> Bool[Tensor, " b"]:
@@ -54,4 +56,10 @@ def render(
         index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
         picked = flat.gather(2, index.reshape(batch, 1, -1).expand(-1, channels, -1)).reshape(image.shape)
         total = total + (weight * seen)[:, None] * picked
-    return total.to(x0.dtype)
+    moved = total.to(x0.dtype)
+    box = described.get("box")
+    if box is None:
+        return moved
+    shape = tuple(moved.shape[1:])
+    lower, upper = (torch.tensor(limits(box[side], math.prod(shape), shape)).to(moved) for side in ("lower", "upper"))
+    return moved.clamp(lower, upper)

@@ -106,6 +106,8 @@ def _rounded(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tenso
     """Does the witness still break the model when stored with 8 bits a channel? Reported, never decisive."""
     survives = torch.zeros_like(broken)
     for i in torch.nonzero(broken)[:, 0].split(BATCH):
+        if len(i) == 0:  # not every model takes an empty batch
+            continue
         coarse = torch.round(points[i] * 255) / 255
         survives[i] = goal.margin(model(coarse), y[i]) <= 0
     return survives.cpu()

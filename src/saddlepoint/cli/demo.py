@@ -14,6 +14,7 @@ from torch import nn
 
 from saddlepoint.adapters import load, save_weights
 from saddlepoint.adapters.architectures import build
+from saddlepoint.cli.files import write
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
 from saddlepoint.data import load as load_data
@@ -75,8 +76,8 @@ def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("
         for line in summary_lines(book.claims()):
             print(line)
         report = output / "report.html"
-        report.write_text(html_report(book, str(path)), encoding="utf-8")
-        (output / "report.json").write_text(json_report(book), encoding="utf-8")
+        write(report, html_report(book, str(path)))
+        write(output / "report.json", json_report(book))
     print(f"\nreport: {report}   evidence: {path}   {time.monotonic() - begun:.0f} s\n\n{_OWN}")
     return 0
 

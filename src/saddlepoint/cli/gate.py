@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saddlepoint import __version__
+from saddlepoint.cli.files import write
 from saddlepoint.core.errors import InputError
 from saddlepoint.ledger import Ledger
 from saddlepoint.report.console import judgement_lines
@@ -32,7 +33,7 @@ def gate(ledger: Path, *, policy: Path, junit: Path | None = None, sarif: Path |
     for line in judgement_lines(judgements):
         print(line)
     if junit:
-        junit.write_bytes(junit_report(judgements))
+        write(junit, junit_report(judgements))
     if sarif:
-        sarif.write_text(sarif_report(judgements, policy.as_posix(), __version__), encoding="utf-8")
+        write(sarif, sarif_report(judgements, policy.as_posix(), __version__))
     return gate_exit_code(judgements, claims)

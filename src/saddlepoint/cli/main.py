@@ -16,7 +16,15 @@ from cyclopts import App, CycloptsError
 from saddlepoint import __version__
 from saddlepoint.core.errors import Contradiction, SaddlepointError
 
-_VERBS = ("demo", "check", "run", "report", "gate", "replay", "merge")
+_VERBS = {
+    "demo": "The main job on embedded data: two trainings, one report.",
+    "check": "Load a model and data, say what they are and what each plan would cost; attacks nothing.",
+    "run": "Evaluate a model on data under threats; the same command again resumes.",
+    "report": "A ledger as HTML, JSON, JUnit or SARIF.",
+    "gate": "Judge a ledger by a policy; the exit code is the answer.",
+    "replay": "Check every witness and proof of a ledger again.",
+    "merge": "The union of ledgers.",
+}
 
 app = App(
     name="saddlepoint",
@@ -25,9 +33,9 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for _verb in _VERBS:
+for _verb, _help in _VERBS.items():
     # a text, not a function: a verb's imports are paid for when it is called
-    app.command(f"saddlepoint.cli.{_verb}:{_verb}", name=_verb)
+    app.command(f"saddlepoint.cli.{_verb}:{_verb}", name=_verb, help=_help)
 
 
 def run_app(arguments: Sequence[str] | None = None) -> int:

@@ -101,5 +101,5 @@ def _device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} is not there: {str(error).splitlines()[0]}", "Use --device cpu.") from error
+        raise InputError(f"--device {name} is not there: {str(error).splitlines()[0]}.", "Use --device cpu.") from error
     return name

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from saddlepoint import __version__
+from saddlepoint.cli.files import write
 from saddlepoint.ledger import Claim, Ledger
 from saddlepoint.report.console import summary_lines
 from saddlepoint.report.gate import judge
@@ -38,14 +39,14 @@ def report(
         for line in summary_lines(claims):
             print(line)
         if html:
-            html.write_text(html_report(book, ledger.name, images), encoding="utf-8")
+            write(html, html_report(book, ledger.name, images))
         if json:
-            json.write_text(json_report(book), encoding="utf-8")
+            write(json, json_report(book))
         judgements = judge(claims, parse_policy(_nothing_required(claims)))
         if junit:
-            junit.write_bytes(junit_report(judgements, "saddlepoint report"))
+            write(junit, junit_report(judgements, "saddlepoint report"))
         if sarif:
-            sarif.write_text(sarif_report(judgements, ledger.name, __version__), encoding="utf-8")
+            write(sarif, sarif_report(judgements, ledger.name, __version__))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import re
 import sys
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from saddlepoint.adapters import redact
+from saddlepoint.cli.files import write
 from saddlepoint.cli.options import ModelOptions, load_both, workers_of
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
 from saddlepoint.cli.view import Selection
 from saddlepoint.evaluation import Request, Work, plan_named, prepare
 from saddlepoint.evaluation import run as carry_out
+from saddlepoint.evaluation.run import Ran
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.ledger import Ledger
+from saddlepoint.ledger.labels import label_of
 from saddlepoint.report.console import summary_lines
 from saddlepoint.report.json_report import json_report
 
@@ -86,9 +90,22 @@ def run(
         for line in summary_lines(view.claims()):
             print(line)
         if json:
-            json.write_text(json_report(view), encoding="utf-8")
+            write(json, json_report(view))
+        _say_what_is_missing(book, ran)
     print(f"ledger: {path}   (saddlepoint report {path} --html report.html)", file=sys.stderr)
     return 0
+
+
+def _say_what_is_missing(book: Ledger, ran: Ran) -> None:
+    """What did not run, and what crashed: on stderr, since a bracket alone does not show it."""
+    for threat in ran.threats:
+        label = label_of(json_module.loads(threat))[0]
+        for method, message, count in book.failures(ran.model, threat):
+            print(f"{label}: {method} failed on {count} samples: {message}", file=sys.stderr)
+    for reason in ran.record.untested:
+        print(f"not run: {reason}", file=sys.stderr)
+    if ran.record.out_of_time:
+        print("the budget ended before the plan; the same command goes on", file=sys.stderr)
 
 
 def _file_name(name: str) -> str:

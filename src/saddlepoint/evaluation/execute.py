@@ -6,6 +6,8 @@ does not accept leaves as `claimed` or `refuted` and never counts.
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from dataclasses import dataclass, field, replace
 
@@ -19,11 +21,11 @@ from saddlepoint.bound.base import BoundMethod
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.witness import Replay, replay
 from saddlepoint.core.digests import canonical_json
-from saddlepoint.core.errors import NotAvailable, UnsupportedOperator
+from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedOperator
 from saddlepoint.evaluation.stages import Clean, Stage
 from saddlepoint.graph.ir import Graph
 from saddlepoint.ledger.blobs import pack
-from saddlepoint.spec import Cost, Evidence, Model, Subject, Targeted, Threat, margin_matrix
+from saddlepoint.spec import Cost, Evidence, Model, Subject, Targeted, Threat, margin, margin_matrix
 from saddlepoint.spec.evidence import Arithmetic, Status
 
 
@@ -60,7 +62,7 @@ class Result:
 
     rows: list[Evidence] = field(default_factory=list)
     blobs: list[tuple[str, bytes]] = field(default_factory=list)
-    inputs: tuple[str, tuple[str, ...]] | None = None
+    inputs: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     failed: list[tuple[Subject, str]] = field(default_factory=list)
     refused: str = ""
     stopped: bool = False
@@ -70,16 +72,39 @@ def execute(model: Model, unit: Unit, work: Work) -> Result:
     """Carry out a unit. A crash of a method is a failure of its samples, never evidence."""
     unit = replace(unit, x=unit.x.to(work.device), y=unit.y.to(work.device))
     try:
-        if isinstance(unit.stage.config, Clean):
-            return _clean(model, unit, work)
-        if isinstance(unit.stage.config, Attack):
-            return _attack(model, unit, unit.stage.config, work)
-        return _bound(model, unit, unit.stage.config)
+        return _carry_out(model, unit, work)
     except (NotAvailable, UnsupportedOperator) as refusal:
         return Result(refused=f"{unit.stage.name}: {refusal}")
-    except (RuntimeError, ValueError, ArithmeticError, TypeError, IndexError) as error:
-        message = f"{type(error).__name__}: {error}"
-        return Result(failed=[(subject, message) for subject in unit.subjects])
+    except Exception as error:  # whatever a user's model or method raises is a fact about these samples only
+        if len(unit.subjects) > 1:  # one bad sample must not speak for its neighbours
+            return _joined([execute(model, part, work) for part in _singles(unit)])
+        return Result(failed=[(unit.subjects[0], f"{type(error).__name__}: {error}")])
+
+
+def _carry_out(model: Model, unit: Unit, work: Work) -> Result:
+    if isinstance(unit.stage.config, Clean):
+        return _clean(model, unit, work)
+    if isinstance(unit.stage.config, Attack):
+        return _attack(model, unit, unit.stage.config, work)
+    return _bound(model, unit, unit.stage.config)
+
+
+def _singles(unit: Unit) -> list[Unit]:
+    return [
+        replace(unit, x=unit.x[i : i + 1], y=unit.y[i : i + 1], subjects=unit.subjects[i : i + 1])
+        for i in range(len(unit.subjects))
+    ]
+
+
+def _joined(parts: list[Result]) -> Result:
+    return Result(
+        rows=[row for part in parts for row in part.rows],
+        blobs=[blob for part in parts for blob in part.blobs],
+        inputs=[entry for part in parts for entry in part.inputs],
+        failed=[failure for part in parts for failure in part.failed],
+        refused=next((part.refused for part in parts if part.refused), ""),
+        stopped=any(part.stopped for part in parts),
+    )
 
 
 def _clean(model: Model, unit: Unit, work: Work) -> Result:
@@ -89,6 +114,11 @@ def _clean(model: Model, unit: Unit, work: Work) -> Result:
     wrong = torch.nonzero(seen.value <= 0)[:, 0]
     blobs, inputs = _inputs(unit, wrong)
     rows, failed = _upper_rows(unit, work, seen, costs, proofs={}, gauges=None)
+    if isinstance(unit.threat.goal, Targeted):  # the margin is about the target; accuracy is about the label
+        with torch.no_grad():
+            right = dict(zip(unit.subjects, (margin(model(unit.x), unit.y) > 0).tolist(), strict=True))
+        said = [{**json.loads(row.details), "right": right[row.subject]} for row in rows]
+        rows = [replace(row, details=canonical_json(more)) for row, more in zip(rows, said, strict=True)]
     return Result(rows, blobs, inputs, failed)
 
 
@@ -106,6 +136,8 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     # an attack that was cut short has not said what it would have said of the survivors: they stay undone
     keep = [i for i, s in enumerate(outcome.status) if s == "ok" or (s == "stopped" and bool(outcome.success[i]))]
     stopped = "stopped" in outcome.status
+    if stopped and work.deterministic:  # the unit will be done again whole, in the same shape
+        return Result(stopped=True)
     failed = [
         (unit.subjects[i], outcome.message[i] or "no finite logits")
         for i, s in enumerate(outcome.status)
@@ -136,7 +168,10 @@ def _bound(model: Model, unit: Unit, method: BoundMethod) -> Result:
     if isinstance(goal, Targeted):  # broken iff z_t is the largest: max_j (z_j − z_t) > 0 is enough to hold
         C = -margin_matrix(torch.full_like(unit.y, goal.label), model.classes, x.dtype)
     worst = torch.amax if isinstance(goal, Targeted) else torch.amin
-    bounds = method(graph, unit.threat.set, x, C)
+    try:
+        bounds = method(graph, unit.threat.set, x, C)
+    except InputError as error:  # what a bound cannot take says nothing about the samples
+        raise NotAvailable(str(error)) from error
     claimed = worst(bounds.lower, 1)
     promising = torch.nonzero(claimed > 0)[:, 0]
     value, status = claimed.double().cpu(), ["claimed"] * len(claimed)
@@ -190,7 +225,8 @@ def _upper_rows(
             details["survives_8bit"] = bool(seen.survives_8bit[i])
         if bool(seen.disagree[i]):
             details["batch_layouts_disagree"] = True
-        shown = _Shown("checked", proofs.get(i, ""), i, costs[i], canonical_json(details))
+        finite = {k: v for k, v in details.items() if not (isinstance(v, float) and not math.isfinite(v))}
+        shown = _Shown("checked", proofs.get(i, ""), i, costs[i], canonical_json(finite))
         rows.append(_row(unit, i, value, shown, work.seed))
     return rows, failed
 
@@ -215,12 +251,12 @@ def _row(unit: Unit, i: int, value: float, shown: _Shown, seed: int = 0) -> Evid
     )
 
 
-def _inputs(unit: Unit, index: Tensor) -> tuple[list[tuple[str, bytes]], tuple[str, tuple[str, ...]] | None]:
+def _inputs(unit: Unit, index: Tensor) -> tuple[list[tuple[str, bytes]], list[tuple[str, tuple[str, ...]]]]:
     """The x0 of witnessed samples as a blob: a record that can be re-checked without the data."""
     if len(index) == 0:
-        return [], None
+        return [], []
     name, data = pack({"x0": unit.x[index.to(unit.x.device)]})
-    return [(name, data)], (name, tuple(unit.subjects[i].content for i in index.tolist()))
+    return [(name, data)], [(name, tuple(unit.subjects[i].content for i in index.tolist()))]
 
 
 def _share(begun: float, count: int, forwards: int = 0) -> Cost:

@@ -52,7 +52,7 @@ def replay(ledger: Ledger, model_of: Callable[[str], Model], data: Data | None =
         if model.digest != digest:
             raise InputError(
                 f"the model given has digest {model.digest[:12]}, the evidence is about {digest[:12]}.",
-                "Give the model that the ledger is about with --model.",
+                "It is not the model of this ledger: give that one with --model, and the options it was loaded with.",
             )
         result = Replayed(digest, threat)
         refuted: list[str] = []

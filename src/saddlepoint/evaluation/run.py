@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,8 @@ from typing import Any
 import torch
 
 from saddlepoint.core.digests import digest_json
-from saddlepoint.core.errors import Contradiction, InputError, StochasticModel
+from saddlepoint.core.errors import Contradiction, InputError, NotAvailable, StochasticModel
+from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import Data
 from saddlepoint.evaluation.execute import Result, Unit, Work
 from saddlepoint.evaluation.exhibits import keep_exhibits
@@ -31,7 +33,7 @@ from saddlepoint.evaluation.subjects import Sample, choose, scan
 from saddlepoint.evaluation.versions import versions
 from saddlepoint.ledger import Ledger, ModelRow, RunRow
 from saddlepoint.ledger.labels import label_of
-from saddlepoint.spec import Access, Method, Model, Threat, Verdict
+from saddlepoint.spec import Access, Method, Model, Targeted, Threat, Verdict
 
 _OPEN = (Verdict.OPEN, Verdict.NOT_RUN, Verdict.ERROR)
 
@@ -103,6 +105,7 @@ def prepare(request: Request) -> Prepared:
         raise InputError("no threat was given.", "Say what the adversary may do, e.g. linf:8/255.")
     threats = tuple(threat.within(request.model.domain) for threat in request.threats)
     positions = choose(request.data, request.n, request.sample, request.work.seed)
+    _fit(request, threats, positions)
     return Prepared(request, threats, tuple(scan(request.model, request.data, positions)))
 
 
@@ -133,6 +136,7 @@ def run(asked: Request | Prepared, ledger: Ledger, watch: Watch = lambda progres
             seconds=time.time() - begun,
             interrupted=interrupted,
             untested=[*record.untested, *sorted(schedule.refused)],
+            out_of_time=schedule.work.late(),
         )
         with ledger.transaction():
             ledger.put_run(name, record)
@@ -218,10 +222,13 @@ class _Schedule:
     def _commit(self, unit: Unit, result: Result) -> None:
         text, method = unit.threat.canonical(), unit.stage.method(self.work.seed)
         with self.ledger.transaction():
+            known = {blob for blob, contents in result.inputs if all(map(self.ledger.input, contents))}
             for name, data in result.blobs:
-                self.ledger.add_packed(name, data)
-            if result.inputs:
-                self.ledger.add_inputs(result.inputs[1], result.inputs[0])
+                if name not in known:  # x0 is stored once, with the first witness
+                    self.ledger.add_packed(name, data)
+            for blob, contents in result.inputs:
+                if blob not in known:
+                    self.ledger.add_inputs(contents, blob)
             self.ledger.add(result.rows)
             self.ledger.clear_failures(text, method, [row.subject for row in result.rows])
             self.ledger.add_failures(text, method, result.failed)
@@ -248,6 +255,19 @@ class _Schedule:
     def _tell(self, threat: Threat, stage: Stage, done: int, total: int, begun: float) -> None:
         counts = self.counts[threat.canonical()]
         self.watch(Progress(threat, stage.name, counts, done, total, time.time() - begun))
+
+
+def _fit(request: Request, threats: Sequence[Threat], positions: list[int]) -> None:
+    """A threat that does not fit the samples (a patch larger than the image, a target that is no class) is said now."""
+    one = request.data.take(positions[:1])
+    draws = Draws(row_keys(0, one.ids, "fit"))
+    for threat in threats:
+        if isinstance(threat.goal, Targeted) and not 0 <= threat.goal.label < request.model.classes:
+            raise InputError(
+                f"target {threat.goal.label} is not one of {request.model.classes} classes.", "Classes count from 0."
+            )
+        with suppress(NotAvailable):
+            threat.set.sample(one.x, draws)
 
 
 def _refuse_stochastic(model: Model) -> None:

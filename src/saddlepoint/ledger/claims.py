@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +71,7 @@ class Claim:
 
     certified = CERTIFIED / n, attacked = 1 − (BROKEN + MISCLASSIFIED) / n, ci95 = [2.5 % Clopper–Pearson limit
     of certified, 97.5 % limit of attacked]. Errors and samples not run count on the side that claims less.
+    Clean accuracy is clean_k of the clean_n samples whose clean answer was seen.
     """
 
     model: ModelRow
@@ -81,6 +81,7 @@ class Claim:
     size: float
     n: int
     clean_k: int
+    clean_n: int
     clean_ci95: Interval
     counts: dict[Verdict, int]
     certified: float
@@ -129,6 +130,7 @@ class RunRow:
     interrupted: bool
     versions: dict[str, str]
     untested: list[str]
+    out_of_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,10 @@ def claim(
     header: Header,
     samples: list[SampleResult],
     methods: list[MethodRow],
-    clean: Iterable[bool],
+    clean: list[bool],
     failure_probability: float = 0.0,
 ) -> Claim:
-    """Count the samples into a claim. `clean`: per sample, whether the clean margin is known and positive."""
+    """Count the samples into a claim. `clean`: whether the label was predicted, per sample whose answer was seen."""
     n, correct = len(samples), sum(clean)
     counts = Counter(sample.verdict for sample in samples)
     certified_k = counts[Verdict.CERTIFIED]
@@ -162,7 +164,8 @@ def claim(
         size=header.size,
         n=n,
         clean_k=correct,
-        clean_ci95=clopper_pearson(correct, n),
+        clean_n=len(clean),
+        clean_ci95=clopper_pearson(correct, len(clean)),
         counts={verdict: counts[verdict] for verdict in Verdict},
         certified=certified_k / n if n else 0.0,
         attacked=attacked_k / n if n else 1.0,

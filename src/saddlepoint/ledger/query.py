@@ -76,7 +76,8 @@ def brackets(
 
 
 def done(db: sqlite3.Connection, model: str, threat: str, method: Method) -> set[str]:
-    """Content digests of the samples for which this method has a row."""
+    """Content digests of the samples for which this method has a row. A refuted row counts: it is final, and the same
+    computation would only give it again; another seed or ledger tries anew."""
     key = (model, threat, method.name, method.version, method.parameters, method.seed)
     sql = (
         "SELECT DISTINCT content FROM evidence WHERE model=? AND threat=? AND method=? AND version=?"
@@ -104,25 +105,38 @@ def claim_of(db: sqlite3.Connection, model: str, threat: str, contents: Set[str]
     asked = [r for r in db.execute(sql, (model, threat)) if contents is None or r[0] in contents]
     failed = failures(db, model, threat)
     crashed, wanted = {content for content, _ in failed}, {content: (s, label) for content, s, label in asked}
-    tally, results, clean, risk = Tally(failed), {}, set(), 0.0
+    tally, results, clean, risk = Tally(failed), {}, {}, 0.0
     for content, group in itertools.groupby(evidence(db, model, threat), lambda e: e.subject.content):
         if content in wanted:
             rows = list(group)
             bracket = fold(rows, failed=content in crashed)
             tally.add(rows, bracket)
-            results[content] = _sample(*wanted[content], bracket, rows)
+            results[content] = _sample(*wanted[content], bracket, [e for e in rows if e.status != "refuted"])
             risk += bracket.failure_probability
-            if any(e.method.name == CLEAN and e.value > 0 for e in rows):
-                clean.add(content)
+            clean.update((content, _right(e)) for e in rows if e.method.name == CLEAN and e.status == "checked")
     nothing = {c: fold((), failed=c in crashed) for c in wanted if c not in results}
     samples = [results.get(c) or _sample(s, label, nothing[c], []) for c, s, label in asked]
-    return claim(header, samples, tally.rows(), [c in clean for c in wanted], risk)
+    return claim(header, samples, tally.rows(), list(clean.values()), risk)
+
+
+def _right(row: Evidence) -> bool:
+    """Whether the clean row says that the label is predicted; under a targeted goal its value says something else."""
+    return bool(json.loads(row.details).get("right", row.value > 0))
 
 
 def failures(db: sqlite3.Connection, model: str, threat: str) -> list[tuple[str, Method]]:
     """(content, method) of every crash that no retry has mended."""
     sql = "SELECT content, method, version, parameters, seed FROM failures WHERE model=? AND threat=?"
     return [(row[0], Method(*row[1:])) for row in db.execute(sql, (model, threat))]
+
+
+def reasons(db: sqlite3.Connection, model: str, threat: str) -> list[tuple[str, str, int]]:
+    """(method, message, samples) of the crashes, most frequent first."""
+    sql = (
+        "SELECT method, message, count(DISTINCT content) FROM failures WHERE model=? AND threat=?"
+        " GROUP BY method, message ORDER BY 3 DESC, 1, 2"
+    )
+    return db.execute(sql, (model, threat)).fetchall()
 
 
 def exhibits(
@@ -174,11 +188,14 @@ def _row(r: Sequence[Any]) -> Evidence:
 def _sample(sample: str, label: int, bracket: Bracket, rows: list[Evidence]) -> SampleResult:
     cost = sum((row.cost for row in rows), Cost())
     gauges = [json.loads(row.details).get("gauge") for row in rows if row.side == "upper" and row.value <= 0]
+    lower = bracket.lower.value if bracket.lower else None
+    if bracket.tie and lower is not None and bracket.upper is not None:
+        lower = min(lower, bracket.upper.value)  # weaker and still true: no reader meets lower > upper by rounding
     return SampleResult(
         id=sample,
         label=label,
         verdict=bracket.verdict,
-        lower=bracket.lower.value if bracket.lower else None,
+        lower=lower,
         upper=bracket.upper.value if bracket.upper else None,
         by=CLEAN if bracket.verdict is Verdict.MISCLASSIFIED else bracket.by,
         seconds=cost.seconds,

@@ -184,6 +184,10 @@ class Ledger:
         """The fold per sample, optionally over the evidence of some methods only."""
         return query.brackets(self._db, model, threat, contents, methods)
 
+    def failures(self, model: str, threat: str) -> list[tuple[str, str, int]]:
+        """(method, message, samples) of every crash that no retry has mended, most frequent first."""
+        return query.reasons(self._db, model, threat)
+
     def done(self, model: str, threat: str, method: Method) -> set[str]:
         """The samples (content digests) for which this method's rows are there."""
         return query.done(self._db, model, threat, method)

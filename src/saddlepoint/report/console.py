@@ -27,10 +27,10 @@ def judgement_lines(judgements: Sequence[Judgement]) -> list[str]:
 
 
 def _clean_line(claim: Claim, width: int) -> str:
-    share = claim.clean_k / claim.n if claim.n else 0.0
+    share = f"{claim.clean_k / claim.clean_n:.3f}" if claim.clean_n else "unknown"
     return (
-        f"{claim.model.name}: {'clean':<{width}}  accuracy {share:.3f}  "
-        f"95 % interval {interval(claim.clean_ci95)}, n = {claim.n}"
+        f"{claim.model.name}: {'clean':<{width}}  accuracy {share}  "
+        f"95 % interval {interval(claim.clean_ci95)}, n = {claim.clean_n}"
     )
 
 

@@ -156,10 +156,11 @@ def _draw_bands(axes: Axes, curve: Curve, colour: str) -> None:
     high = [clopper_pearson(int(k), curve.n)[1] for k in attacked]
     axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
     axes.fill_between(x, certified / curve.n, attacked / curve.n, color=colour, alpha=0.26, linewidth=0)
-    largest = max(curve.claims, key=lambda claim: claim.n)
-    share, (below, above) = largest.clean_k / largest.n, largest.clean_ci95
-    error = [[max(0.0, share - below)], [max(0.0, above - share)]]
-    axes.errorbar([0], [share], yerr=error, color=colour, fmt="o", markersize=6, capsize=3, clip_on=False)
+    largest = max(curve.claims, key=lambda claim: claim.clean_n)
+    if largest.clean_n:
+        share, (below, above) = largest.clean_k / largest.clean_n, largest.clean_ci95
+        error = [[max(0.0, share - below)], [max(0.0, above - share)]]
+        axes.errorbar([0], [share], yerr=error, color=colour, fmt="o", markersize=6, capsize=3, clip_on=False)
     for claim in curve.claims:
         axes.plot([claim.size], [claim.attacked], "v", color=colour, markersize=6, clip_on=False)
         axes.plot([claim.size], [claim.certified], "^", color=colour, markersize=6, clip_on=False)

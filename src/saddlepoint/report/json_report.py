@@ -108,7 +108,7 @@ def _threat_object(claim: Claim) -> dict[str, Any]:
 
 
 def _clean(claim: Claim) -> dict[str, Any]:
-    return {"k": claim.clean_k, "n": claim.n, "ci95": list(claim.clean_ci95)}
+    return {"k": claim.clean_k, "n": claim.clean_n, "ci95": list(claim.clean_ci95)}
 
 
 def _sample_object(sample: SampleResult) -> dict[str, Any]:

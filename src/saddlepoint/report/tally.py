@@ -79,8 +79,7 @@ def robust_tally(claim: Claim) -> Tally:
 
 def clean_tally(claim: Claim) -> Tally:
     """Samples that were never run may still be right."""
-    unseen = claim.counts.get(Verdict.NOT_RUN, 0) + claim.counts.get(Verdict.ERROR, 0)
-    return Tally(claim.clean_k, min(claim.n, claim.clean_k + unseen), claim.n)
+    return Tally(claim.clean_k, claim.clean_k + claim.n - claim.clean_n, claim.n)
 
 
 def class_tallies(claim: Claim) -> list[Tally]:

@@ -97,8 +97,8 @@ def sentence(claim: Claim) -> str:
 
 def clean_sentence(claim: Claim) -> str:
     """Clean accuracy with n and interval."""
-    share = claim.clean_k / claim.n if claim.n else 0.0
-    return f"clean accuracy {share:.3f}, 95 % interval {interval(claim.clean_ci95)}, n = {claim.n}"
+    share = f"{claim.clean_k / claim.clean_n:.3f}" if claim.clean_n else "unknown"
+    return f"clean accuracy {share}, 95 % interval {interval(claim.clean_ci95)}, n = {claim.clean_n}"
 
 
 def seconds(value: float) -> str:

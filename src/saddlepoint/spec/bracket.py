@@ -60,18 +60,18 @@ def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
     lower = max((r for r in rows if r.side == "lower"), key=lambda r: (r.value, r.key), default=None)
     upper = min((r for r in rows if r.side == "upper"), key=lambda r: (r.value, r.key), default=None)
     clean = min((r.value for r in rows if r.side == "upper" and r.method.name == CLEAN), default=None)
-    tie = False
-    if lower and upper and lower.value > upper.value:
-        tie = _real_margin(upper) >= lower.value
-        if not tie:
-            return Bracket(Verdict.CONTRADICTION, lower, upper)
+    crossed = [r for r in rows if r.side == "upper" and lower is not None and r.value < lower.value]
+    if lower is not None and any(_real_margin(r) < lower.value for r in crossed):
+        return Bracket(Verdict.CONTRADICTION, lower, upper)
+    tie = bool(crossed)
     if tie and upper and lower and upper.value <= 0 < lower.value:
         verdict = Verdict.OPEN
     elif clean is not None and clean <= 0:
         verdict = Verdict.MISCLASSIFIED
     elif upper and upper.value <= 0:
         verdict = Verdict.BROKEN
-    elif lower and lower.value > 0:
+    elif lower and lower.value > 0 and clean is not None:
+        # a proof speaks of the real-valued network; that the deployed one answers at x0 must have been seen
         verdict = Verdict.CERTIFIED
     elif failed:
         verdict = Verdict.ERROR
