@@ -59,4 +59,4 @@ class Stage:
 
     def window(self, batch: int) -> int:
         """Samples in one unit of work: enough to keep the batch full while samples fall, few where one costs much."""
-        return 2 * batch if self.side == "upper" else max(1, batch // 8)
+        return 2 * batch if self.side == "upper" else max(1, batch // 4)

@@ -37,11 +37,13 @@ def up(value: float, digits: int = 3) -> str:
 
 
 def interval(ends: Interval, digits: int = 3) -> str:
-    """[low, high], rounded outward.
+    """[low, high], rounded outward; a closed bracket has one number, rounded to the nearest.
 
-    >>> interval((0.41239, 0.4471))
-    '[0.412, 0.448]'
+    >>> interval((0.41239, 0.4471)), interval((29 / 30, 29 / 30))
+    ('[0.412, 0.448]', '[0.967, 0.967]')
     """
+    if math.isclose(*ends, rel_tol=1e-12):
+        return f"[{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
     return f"[{down(ends[0], digits)}, {up(ends[1], digits)}]"
 
 
