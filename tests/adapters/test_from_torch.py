@@ -1,11 +1,19 @@
 """`from_torch`: what is found out about a module, and that the module itself stays as it was."""
 
 import copy
+import dataclasses
+import enum
+import functools
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from paths import SHARED
 from saddlepoint import adapters
 from saddlepoint.core.errors import InputError, NonFinite, UnsupportedModel
 from saddlepoint.geometry import Box
@@ -337,3 +345,133 @@ def test_convolutions_are_laid_out_channels_last_where_the_network_allows_it():
         assert own.is_contiguous(memory_format=torch.channels_last) is changed
         assert weight.is_contiguous()  # the caller's module is left as it was
         torch.testing.assert_close(model(x), net(x).detach(), atol=1e-5, rtol=1e-5)
+
+
+class Mode(enum.Enum):
+    UP = 1
+    DOWN = 2
+
+
+@dataclasses.dataclass
+class Setting:
+    t: object
+
+
+def stepped(t, z):
+    return z * t
+
+
+def scaled(t):
+    return lambda z: z * t
+
+
+SETTINGS = {
+    "number": (1, -1),
+    "kinds": (1, 1.0),
+    "nested": ([1, [2, (3, None)]], [1, [2, (4, None)]]),
+    "dictionary": ({"t": 1, "s": [0]}, {"t": -1, "s": [0]}),
+    "set": ({1, "a"}, {1, "b"}),
+    "array": (np.ones(3), -np.ones(3)),
+    "objects": (np.array([None, 1], dtype=object), np.array([None, 2], dtype=object)),
+    "tensor": ([torch.ones(3)], [-torch.ones(3)]),
+    "enum": (Mode.UP, Mode.DOWN),
+    "dataclass": (Setting({"a": 1}), Setting({"a": 2})),
+    "called": (lambda z: torch.relu(z), lambda z: torch.tanh(z)),
+    "constant": (lambda z: z * 2, lambda z: z * 3),
+    "default": (lambda z, t=1: z * t, lambda z, t=2: z * t),
+    "closure": (scaled(1), scaled(2)),
+    "partial": (functools.partial(stepped, 1), functools.partial(stepped, 2)),
+    "network": tuple([nn.LeakyReLU(t)] for t in (0.1, 0.2)),
+}
+
+
+def kept(net, value, name):
+    twin = copy.deepcopy(net)
+    setattr(twin, name, value)
+    return adapters.from_torch(twin, (0, 1), shape=(5,)).digest
+
+
+@pytest.mark.parametrize("name", ["t", "_t"])
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_the_digest_tells_settings_apart_by_content(kind, name):
+    net, (one, other) = Head(last=nn.Identity()), SETTINGS[kind]
+    assert kept(net, one, name) == kept(net, one, name) != kept(net, other, name)
+
+
+def test_a_sign_kept_in_a_private_attribute_changes_the_digest(x):
+    class Signed(nn.Module):
+        def __init__(self, t):
+            super().__init__()
+            self.l, self._t = nn.Linear(5, 3), t
+
+        def forward(self, x):
+            return self.l(x) * self._t
+
+    plus, minus = Signed(1), Signed(-1)
+    minus.load_state_dict(plus.state_dict())
+    plus, minus = (adapters.from_torch(net, (0, 1), shape=(5,)) for net in (plus, minus))
+    assert torch.equal(plus(x), -minus(x))
+    assert plus.digest != minus.digest
+
+
+def test_the_order_of_a_dictionary_and_a_circle_do_not_matter():
+    net = Head(last=nn.Identity())
+    assert kept(net, {"a": 1, 2: "b"}, "t") == kept(net, {2: "b", "a": 1}, "t")
+    circle = [1]
+    circle.append(circle)
+    assert kept(net, circle, "t") != kept(net, [1, 1], "t")
+    net.outer = [net]  # a module that knows itself
+    assert kept(net, 1, "t") == kept(net, 1, "t")
+
+
+ALONE = """
+import functools, torch
+from torch import nn
+from saddlepoint import adapters
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(5, 3)
+        self._names = {"a", "b", "c", ("d", 1)}
+        self._f = [lambda z: z in {"p", "q", "r"}, functools.partial(print, object()), object(), torch.relu, iter]
+        self._hidden = [nn.Linear(2, 2)]
+
+    def forward(self, x):
+        return self.l(x)
+
+torch.manual_seed(0)
+print(adapters.from_torch(Net(), (0, 1), shape=(5,)).digest)
+"""
+
+
+def test_the_digest_is_the_same_in_every_process():
+    marks = {
+        subprocess.run(
+            [sys.executable, "-c", ALONE],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(marks) == 1
+    assert len(marks.pop().strip()) == 64
+
+
+def lenet():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("kind", ["pt", "pt2", "onnx"])
+def test_two_loads_of_a_file_have_one_digest(tmp_path, kind):
+    spec, options = tmp_path / f"m.{kind}", adapters.LoadOptions(domain=(0, 1))
+    if kind == "pt":
+        torch.save(lenet().state_dict(), spec)
+        options = dataclasses.replace(options, arch=f"{__name__}:lenet", shape=(1, 8, 8))
+    elif kind == "pt2":
+        torch.export.save(torch.export.export(lenet(), (torch.zeros(2, 1, 8, 8),)), spec)
+    else:
+        spec = SHARED / "models" / "onnx" / "Convnet_avgpool.onnx"
+    assert adapters.load(str(spec), options).digest == adapters.load(str(spec), options).digest

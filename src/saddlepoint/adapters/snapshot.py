@@ -12,7 +12,7 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saddlepoint.adapters.outputs import Outputs, Present
+from saddlepoint.adapters.settings import described
 from saddlepoint.core.digests import digest_json, digest_tensors
 from saddlepoint.core.errors import InputError, UnsupportedModel
 
@@ -202,7 +203,7 @@ def module_digest(module: Deployed, shape: tuple[int, ...]) -> str:
     """Digest over weights, architecture text, normalisation and presentation.
 
     The text is `repr` plus the syntax trees of the user's own classes, so that a changed `forward`
-    changes the digest and a changed comment does not.
+    changes the digest and a changed comment does not. Settings are told by content, private ones too.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     return digest_json(
@@ -219,23 +220,33 @@ def module_digest(module: Deployed, shape: tuple[int, ...]) -> str:
 
 
 def _attributes(net: nn.Module) -> dict[str, Any]:
-    """Settings that are neither weights nor in the text, e.g. the number of heads of an attention layer."""
+    """Settings that are neither weights nor in the text: every attribute of an instance that is not nn.Module's own.
+
+    Modules kept outside the registry (in a plain list, say) compute too, so their weights and settings count.
+    """
+    paths = {id(m): path for path, m in net.named_modules()}
+
+    def special(value: Any) -> Any | None:
+        if not isinstance(value, nn.Module):
+            return None
+        if id(value) in paths:  # described under its own path
+            return ["module", paths[id(value)]]
+        paths.update((id(m), f"outside {len(paths)}.{path}") for path, m in value.named_modules())
+        tensors = dict(value.named_parameters()) | dict(value.named_buffers())
+        held = [_own(path, m, special) for path, m in value.named_modules()]
+        return ["module", repr(value), digest_tensors(tensors), _user_code(value), held]
+
     found: dict[str, Any] = {}
     for path, m in net.named_modules():
-        for key, value in vars(m).items():
-            if key.startswith("_") or key == "training":
-                continue
-            if isinstance(value, Tensor):
-                found[f"{path}.{key}"] = digest_tensors({"": value})
-            elif isinstance(value, (bool, int, float, str, tuple, list)):
-                found[f"{path}.{key}"] = repr(value) if _plain(value) else type(value).__name__
+        found |= _own(path, m, special)
     return found
 
 
-def _plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(_plain(v) for v in value)
-    return value is None or isinstance(value, (bool, int, float, str))
+def _own(path: str, m: nn.Module, special: Callable[[Any], Any | None]) -> dict[str, Any]:
+    """The described attributes of one module, in the order of their names."""
+    # a compiled call computes what the module computes
+    base = vars(nn.Module()).keys() | {"_compiled_call_impl"}
+    return {f"{path}.{key}": described(vars(m)[key], special) for key in sorted(vars(m).keys() - base)}
 
 
 def _user_code(net: nn.Module) -> list[str]:
