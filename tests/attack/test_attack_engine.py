@@ -26,7 +26,7 @@ from saddlepoint.attack import (
     run,
 )
 from saddlepoint.attack.rows import check_rows, concat, take
-from saddlepoint.core.errors import DataError, InputError, NotAvailable
+from saddlepoint.core.errors import DataError, InputError, NotAvailable, UnsupportedOperator
 from saddlepoint.geometry import L1, L2, Linf, RotationTranslation
 from saddlepoint.spec import Access, Targeted, margin
 
@@ -261,9 +261,8 @@ def test_grid_finds_what_any_lattice_point_finds() -> None:
 
 
 def test_grid_refuses_sets_without_parameters() -> None:
-    found = run(wrap(convnet(), 5), Grid(), images(convnet(), 2, EPS))
-    assert set(found.status) == {"error"}
-    assert "no grid" in found.message[0]
+    with pytest.raises(NotAvailable, match="no grid"):
+        run(wrap(convnet(), 5), Grid(), images(convnet(), 2, EPS))
 
 
 def test_attacks_name_themselves_for_the_ledger() -> None:
@@ -311,3 +310,27 @@ def test_rows_are_cut_and_joined_without_loss() -> None:
 def test_settings_that_allow_nothing_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         EngineSettings(**bad)
+
+
+def test_a_set_without_the_map_that_an_attack_needs_is_refused_not_crashed() -> None:
+    """L2 & Linf has no cheap exact projection: that is about the stage, not about its samples."""
+    net = convnet()
+    rows = images(net, 4, L2("1") & Linf("0.1"))
+    with pytest.raises(NotAvailable, match="Intersection"):
+        run(wrap(net, 5), PGD(steps=3), rows)
+
+
+@pytest.mark.parametrize("where", ["init", "step", "targets", "render"])
+@pytest.mark.parametrize("kind", [NotAvailable, UnsupportedOperator])
+def test_a_refusal_passes_through_wherever_it_is_raised(
+    where: str, kind: type[InputError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise kind("no rule", "use another")
+
+    net = convnet()
+    attack: Attack[Any] = RandomSearch(tries=3) if where == "render" else Odd("inside")
+    rows = images(net, 4, RotationTranslation(10, 1) if where == "render" else EPS)
+    monkeypatch.setattr(RotationTranslation if where == "render" else Odd, where, refuse)
+    with pytest.raises(kind, match="no rule"):
+        run(wrap(net, 5), attack, rows)

@@ -6,7 +6,8 @@ The slope in the logits is taken first (K numbers a row), so it can be scaled pe
 all that is wanted: a saturated loss then does not underflow on its way through the network. Only points get
 gradients; the model's parameters, flags and returned logits are left alone. Margins and losses are read from
 the deployed model's logits. A call that fails is halved until the rows that make it fail are alone; those get
-an error, the others their answer. When memory ends, the batch is halved for good.
+an error, the others their answer. When memory ends, the batch is halved for good. A refusal (no rule for
+this set or graph) is no row's failure and is passed on.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from torch import Tensor
 from saddlepoint.attack.protocol import Answers, Ask
 from saddlepoint.attack.rows import Rows, concat, span
 from saddlepoint.core.arithmetic import per_row
-from saddlepoint.core.errors import UnsupportedModel
+from saddlepoint.core.errors import NotAvailable, UnsupportedModel, UnsupportedOperator
 from saddlepoint.spec.access import Access
 from saddlepoint.spec.model import Model
+
+REFUSALS = (NotAvailable, UnsupportedOperator)  # "this does not apply here": about the method, not about samples
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Answerer:
         count = sum(len(q.rows) for _, q in tagged)
         try:
             got = self._call([q for _, q in tagged])
+        except REFUSALS:
+            raise
         except Exception as error:
             if count == 1:
                 self.errors[int(tagged[0][1].sample[0])] = describe(error)

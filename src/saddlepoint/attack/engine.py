@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlepoint.attack.answer import Answerer, Question, Reply, describe
+from saddlepoint.attack.answer import REFUSALS, Answerer, Question, Reply, describe
 from saddlepoint.attack.outcome import EngineSettings, Outcome, Progress
 from saddlepoint.attack.protocol import Ask, Attack
 from saddlepoint.attack.rows import Rows, check_rows, take
@@ -42,8 +42,9 @@ def run(model: Model, attack: Attack[Any], rows: Rows, settings: EngineSettings 
     """Attack every sample of `rows` and say what was found. The rows' set is kept inside the model's domain.
 
     Raises InputError before anything runs if the model gives less access than the attack needs, or if the
-    inputs are not what the model takes; whatever the model or the attack raises later becomes the status
-    "error" of the rows concerned.
+    inputs are not what the model takes. NotAvailable and UnsupportedOperator (the attack has no rule for this
+    set or graph) pass through at any time; whatever else the model or the attack raises later becomes the
+    status "error" of the rows concerned.
     """
     if attack.needs not in model.access:
         raise NotAvailable(
@@ -112,6 +113,8 @@ class _Run:
         self._note_gone()
         try:
             self.targets = self._targets(clean)
+        except REFUSALS:
+            raise
         except Exception as error:
             self._fail(range(len(rows)), error)
         else:
@@ -161,6 +164,8 @@ class _Run:
                 cohort, answers = take((cohort, answers), cohort.live.nonzero()[:, 0])
         try:
             state, ask = self.attack.step(cohort.state, answers)
+        except REFUSALS:
+            raise
         except Exception as error:
             self._fail(cohort.sample[cohort.live].tolist(), error)
             return
@@ -215,6 +220,8 @@ class _Run:
         try:
             state, ask = self.attack.init(rows)
             check_rows((state, ask), len(items), self.attack.name)
+        except REFUSALS:
+            raise
         except Exception as error:
             self._fail(sample.tolist(), error)
             return
