@@ -2,15 +2,17 @@
 
 A row that no longer holds is marked `refuted` and never counts again. What cannot be checked (no input stored, a model
 that is not given) is said so, never counted as fine.
+
+Rows are taken in the order of the blobs that they need, and at most `KEPT` blobs are held: memory does not grow with
+the number of samples, and a blob is unpacked about once per batch of rows that need it.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +28,7 @@ from saddlepoint.ledger import Ledger
 from saddlepoint.spec import Evidence, Model, margin_matrix
 
 BATCH = 64
+KEPT = 4  # blobs in memory: a batch's proofs and inputs lie in two or three
 _CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
 
 
@@ -46,7 +49,8 @@ def replay(ledger: Ledger, model_of: Callable[[str], Model], data: Data | None =
 
     Raises what loading raises; a row that fails is a count, not an exception.
     """
-    inputs = _Inputs(ledger, data)
+    blobs = _Blobs(ledger)
+    inputs = _Inputs(ledger, blobs, data)
     for digest, threat in ledger.threats():
         model = model_of(digest)
         if model.digest != digest:
@@ -56,16 +60,17 @@ def replay(ledger: Ledger, model_of: Callable[[str], Model], data: Data | None =
             )
         result = Replayed(digest, threat)
         refuted: list[str] = []
-        rows = (row for row in ledger.evidence(digest, threat) if row.status == "checked")
+        # rows are small; the tensors that they need are fetched a batch at a time
+        rows = sorted((e for e in ledger.evidence(digest, threat) if e.status == "checked"), key=inputs.order)
         for group in _batches(rows):
-            refuted += _replay_group(model, group, ledger, inputs, result)
+            refuted += _replay_group(model, group, blobs, inputs, result)
         with ledger.transaction():
             ledger.refute(refuted)
         yield result
 
 
-def _batches(rows: Iterator[Evidence]) -> Iterator[list[Evidence]]:
-    """Rows of one kind (side and blob layout) in batches, in constant memory."""
+def _batches(rows: Iterable[Evidence]) -> Iterator[list[Evidence]]:
+    """Rows of one kind (side and blob layout) in batches, in their order."""
     waiting: dict[tuple[str, str, bool], list[Evidence]] = {}
     for row in rows:
         key = (row.side, row.method.name if row.side == "lower" else "", bool(row.proof))
@@ -76,7 +81,7 @@ def _batches(rows: Iterator[Evidence]) -> Iterator[list[Evidence]]:
     yield from waiting.values()
 
 
-def _replay_group(model: Model, rows: list[Evidence], ledger: Ledger, inputs: _Inputs, result: Replayed) -> list[str]:
+def _replay_group(model: Model, rows: list[Evidence], blobs: _Blobs, inputs: _Inputs, result: Replayed) -> list[str]:
     known = [(row, inputs.find(row)) for row in rows]
     for row, x0 in known:
         if x0 is None:
@@ -88,7 +93,7 @@ def _replay_group(model: Model, rows: list[Evidence], ledger: Ledger, inputs: _I
     x = torch.stack([x0 for _, x0 in known if x0 is not None])
     y = torch.tensor([row.subject.label for row in rows])
     try:
-        bad = (_witnesses if rows[0].side == "upper" else _proofs)(model, rows, x, y, ledger)
+        bad = (_witnesses if rows[0].side == "upper" else _proofs)(model, rows, x, y, blobs)
     except SaddlepointError as error:  # e.g. a damaged blob: nothing was shown, so nothing is refuted either
         result.unchecked += len(rows)
         result.reasons[str(error)] += len(rows)
@@ -102,12 +107,9 @@ def _replay_group(model: Model, rows: list[Evidence], ledger: Ledger, inputs: _I
     return [row.key for row, why in zip(rows, bad, strict=True) if why]
 
 
-def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Ledger) -> list[str]:
+def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: _Blobs) -> list[str]:
     """Per row, why it does not hold ("" if it does)."""
-    points = None
-    if rows[0].proof:
-        blobs = {name: ledger.blob(name) for name in {row.proof for row in rows}}
-        points = torch.stack([blobs[row.proof]["witness"][row.row] for row in rows])
+    points = torch.stack([blobs.row(row.proof, row.row)["witness"] for row in rows]) if rows[0].proof else None
     seen = replay_witness(model, rows[0].threat, x, y, points)
     found = []
     for i, row in enumerate(rows):
@@ -124,7 +126,7 @@ def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger:
     return found
 
 
-def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Ledger) -> list[str]:
+def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: _Blobs) -> list[str]:
     graph = model.graph
     if not isinstance(graph, Graph):
         raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
@@ -133,7 +135,7 @@ def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Le
     goal = described["goal"]
     targeted = goal["kind"] == "targeted"
     C = margin_matrix(torch.full_like(y, goal["label"]) if targeted else y, model.classes, x.dtype)
-    proof = _joined([_slice(ledger, row) for row in rows])
+    proof = _stacked([blobs.row(row.proof, row.row) if row.proof else {} for row in rows])
     lower = recheck(graph, described["set"], x, -C if targeted else C, proof, rows[0].method.name)
     value = (lower.amax(1) if targeted else lower.amin(1)).double().tolist()
     # the proof is the same computation again: a value below the claim by more than float64 noise is no proof of it
@@ -145,32 +147,45 @@ def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, ledger: Le
     ]
 
 
-def _slice(ledger: Ledger, row: Evidence) -> dict[str, Tensor]:
-    return {name: t[row.row : row.row + 1] for name, t in ledger.blob(row.proof).items()} if row.proof else {}
+def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+class _Blobs:
+    """The ledger's blobs; the `KEPT` used last stay unpacked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def row(self, name: str, at: int) -> dict[str, Tensor]:
+        """Row `at` of every tensor of a blob, copied: a view would keep the whole blob in memory."""
+        if name not in self._kept:
+            while len(self._kept) >= KEPT:
+                self._kept.popitem(last=False)  # the one used longest ago, before the next is unpacked
+            self._kept[name] = self._ledger.blob(name)
+        self._kept.move_to_end(name)
+        return {key: t[at].clone() for key, t in self._kept[name].items()}
 
 
 class _Inputs:
     """x0 of a sample: from the ledger, else from the data given; refused if its digest is another."""
 
-    def __init__(self, ledger: Ledger, data: Data | None) -> None:
-        self._ledger, self._data = ledger, data
+    def __init__(self, ledger: Ledger, blobs: _Blobs, data: Data | None) -> None:
+        self._ledger, self._blobs, self._data = ledger, blobs, data
         self._place = {sample: i for i, sample in enumerate(data.ids)} if data is not None else {}
-        self._blobs: dict[str, Tensor] = {}
+
+    def order(self, row: Evidence) -> tuple[str, str, int, int]:
+        """Sorts rows by proof, and within one by where the input lies: blobs are then needed in runs."""
+        blob, at = self._ledger.input(row.subject.content) or ("", self._place.get(row.subject.sample, -1))
+        return row.proof, blob, at, row.row
 
     def find(self, row: Evidence) -> Tensor | None:
         """The input, or None if it is neither stored nor in the data."""
         subject = row.subject
         stored = self._ledger.input(subject.content)
         if stored is not None:
-            blob, at = stored
-            if blob not in self._blobs:
-                self._blobs = dict(itertools.islice(self._blobs.items(), 8))  # a few blobs at a time
-                self._blobs[blob] = self._ledger.blob(blob)["x0"]
-            x0 = self._blobs[blob][at]
+            x0 = self._blobs.row(*stored)["x0"]
         elif self._data is not None and subject.sample in self._place:
             x0 = self._data.take([self._place[subject.sample]]).x[0]
         else:
