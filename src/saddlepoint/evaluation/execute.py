@@ -76,9 +76,10 @@ def execute(model: Model, unit: Unit, work: Work) -> Result:
     except (NotAvailable, UnsupportedOperator) as refusal:
         return Result(refused=f"{unit.stage.name}: {refusal}")
     except Exception as error:  # whatever a user's model or method raises is a fact about these samples only
-        if len(unit.subjects) > 1:  # one bad sample must not speak for its neighbours
-            return _joined([execute(model, part, work) for part in _singles(unit)])
-        return Result(failed=[(unit.subjects[0], f"{type(error).__name__}: {error}")])
+        parts = _singles(unit)
+        if len(parts) > 1:  # one bad sample must not speak for its neighbours
+            return _joined([execute(model, part, work) for part in parts])
+        return Result(failed=[(subject, f"{type(error).__name__}: {error}") for subject in unit.subjects])
 
 
 def _carry_out(model: Model, unit: Unit, work: Work) -> Result:
