@@ -1,6 +1,6 @@
 """Peak memory of a run against the number of samples: it must not grow from 1,000 to 10,000.
 
-Each size runs in a process of its own (MNIST test images, `mnist_mlp_300_100_standard`, ℓ∞ 0.03, plan quick); the
+Each size runs in a process of its own (MNIST test images, `mnist_mlp_300_100_standard`, ℓ∞ 0.1, plan quick); the
 figure is the operating system's peak resident set (ru_maxrss). Writes benchmarks/results/memory.json.
 """
 
@@ -37,7 +37,7 @@ def one(n: int) -> None:
     data = load_data(f"{SHARED / 'mnist.npz'}:test")
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "a.ledger") as book:
-        run(Request(model, data, (Threat(Linf("0.03")),), plan_named("quick"), n=n), book)
+        run(Request(model, data, (Threat(Linf("0.1")),), plan_named("quick"), n=n), book)
         claim = book.bracket()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     print(json.dumps({"n": n, "peak_mib": peak, "seconds": time.perf_counter() - begun, "claim": repr(claim)}))
@@ -54,7 +54,7 @@ def main() -> int:
     median = {n: sorted(row["peak_mib"] for row in rows if row["n"] == n)[ROUNDS // 2] for n in SIZES}
     ratio = median[SIZES[1]] / median[SIZES[0]]
     table = {
-        "what": "peak resident set of one run, MiB; mnist_mlp_300_100_standard, linf 0.03, plan quick",
+        "what": "peak resident set of one run, MiB; mnist_mlp_300_100_standard, linf 0.1, plan quick",
         "floor": f"median at {SIZES[1]} <= {FLAT} x median at {SIZES[0]}",
         "median_peak_mib": {str(n): round(value, 1) for n, value in median.items()},
         "ratio": round(ratio, 4),
