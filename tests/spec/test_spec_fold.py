@@ -189,5 +189,5 @@ def test_access_is_nested():
 def test_outside_the_domain_is_said_with_the_remedy():
     model = Model(lambda x: x, Box(0, 1), 2, Access.GRAPH, "d", (2,))
     model.require_inside(torch.tensor([[0.0, 1.0]]))
-    with pytest.raises(InputOutsideDomain, match=r"spans \[-2.12, 0\].*mean="):
+    with pytest.raises(InputOutsideDomain, match=r"spans \[-2.1[0-9]*, 0\].*mean="):
         model.require_inside(torch.tensor([[0.0, -2.12]]))

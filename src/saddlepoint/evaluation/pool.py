@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -122,6 +123,9 @@ def open_pool(model: Model, source: Source | None, workers: int | str, determini
     threads = 1 if deterministic else max(1, (os.cpu_count() or 1) // workers)
     executor = ProcessPoolExecutor(workers, get_context("spawn"), _start, (source, threads))
     try:
+        with _deaf():  # children inherit it: Ctrl-C is for the parent, which ends the workers in order
+            for _ in range(workers):
+                executor.submit(_ready)
         yield Processes(executor, ahead=workers + 1)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -139,6 +143,19 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Actor:
     """A Ray actor: the model stays loaded between units."""
 
@@ -153,8 +170,11 @@ class _Actor:
 _MODEL: list[Model] = []  # one per worker process, filled when the worker starts
 
 
+def _ready() -> None:
+    """Nothing: asked of each worker once, so that all start together."""
+
+
 def _start(source: Source, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers in order
     torch.set_num_threads(threads)
     _MODEL[:] = [source()]
 

@@ -42,7 +42,7 @@ class Model:
         if bool(self.domain.contains(x, x).all()):
             return
         raise InputOutsideDomain(
-            f"x spans [{float(x.min()):.6g}, {float(x.max()):.6g}], the model's domain is {self.domain}.",
+            f"x spans [{float(x.min()):.9g}, {float(x.max()):.9g}], the model's domain is {self.domain}.",
             "Normalised images? Keep the data raw and give mean= and std= (--mean, --std) with the model; "
             "another range? Give domain= (--domain).",
         )
