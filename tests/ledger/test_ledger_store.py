@@ -87,6 +87,13 @@ def test_claim_about_some_samples_only(tmp_path):
         assert book.claim(MODEL.digest, THREAT, frozenset({"content0", "content1"})).n == 2
 
 
+def test_a_method_that_stands_twice_is_paid_for_once(tmp_path):
+    twice = [upper(0, -0.2, proof=name, cost=Cost(3, 2, 0, 0.5)) for name in ("blob", "other blob")]
+    with Ledger(fill(tmp_path / "a.ledger", twice)) as book:
+        claim = book.bracket()
+    assert (claim.samples[0].forwards, claim.methods[0].rows, claim.methods[0].forwards) == (3, 1, 3)
+
+
 def test_a_retry_clears_the_crash(tmp_path):
     with Ledger(fill(tmp_path / "a.ledger", [], failed=[0])) as book:
         assert book.bracket().counts[Verdict.ERROR] == 1

@@ -110,13 +110,18 @@ def claim_of(db: sqlite3.Connection, model: str, threat: str, contents: Set[str]
         if content in wanted:
             rows = list(group)
             bracket = fold(rows, failed=content in crashed)
-            tally.add(rows, bracket)
+            tally.add(_once(rows), bracket)
             results[content] = _sample(*wanted[content], bracket, [e for e in rows if e.status != "refuted"])
             risk += bracket.failure_probability
             clean.update((content, _right(e)) for e in rows if e.method.name == CLEAN and e.status == "checked")
     nothing = {c: fold((), failed=c in crashed) for c in wanted if c not in results}
     samples = [results.get(c) or _sample(s, label, nothing[c], []) for c, s, label in asked]
     return claim(header, samples, tally.rows(), list(clean.values()), risk)
+
+
+def _once(rows: list[Evidence]) -> list[Evidence]:
+    """One row per method: after an interrupted unit or a merge a method may stand twice, and was paid for once."""
+    return list({row.method: row for row in reversed(rows)}.values())
 
 
 def _right(row: Evidence) -> bool:
@@ -186,7 +191,7 @@ def _row(r: Sequence[Any]) -> Evidence:
 
 
 def _sample(sample: str, label: int, bracket: Bracket, rows: list[Evidence]) -> SampleResult:
-    cost = sum((row.cost for row in rows), Cost())
+    cost = sum((row.cost for row in _once(rows)), Cost())
     gauges = [json.loads(row.details).get("gauge") for row in rows if row.side == "upper" and row.value <= 0]
     lower = bracket.lower.value if bracket.lower else None
     if bracket.tie and lower is not None and bracket.upper is not None:
