@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from saddlepoint.cli.threats import parse_threat
 from saddlepoint.core.errors import InputError
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 from saddlepoint.ledger import Ledger
+from saddlepoint.spec import Method
 from tests_support import digits_weights
 
 MODEL = str(digits_weights())
@@ -235,3 +237,20 @@ def test_models_come_back_untouched():
     before = torch.random.get_rng_state()
     call("check", MODEL, "--data", "digits:test", "--n", 20)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_contradiction_is_exit_code_3_everywhere(ran, tmp_path, capsys):
+    forged, policy = tmp_path / "forged.ledger", tmp_path / "policy.toml"
+    call("merge", ran[0], "-o", forged)
+    with Ledger(forged) as book:
+        model, threat = book.threats()[0]
+        broken = next(e for e in book.evidence(model, threat) if e.side == "upper" and e.proof and e.value <= 0)
+        lie = replace(broken, side="lower", value=1.0, proof="", method=Method("interval"), details="{}")
+        with book.transaction():
+            book.add([lie])
+    policy.write_text('[[require]]\nthreat = "linf:0.04"\nmetric = "robust_accuracy"\nat_least = 0.0\n')
+    call("gate", forged, "--policy", policy, expect=3)
+    call("merge", ran[0], forged, "-o", tmp_path / "m.ledger", expect=3)
+    call("replay", forged, expect=3)  # the checker refutes the lie, and says that something was refuted
+    assert "interval: the proof shows less" in capsys.readouterr().out
+    call("gate", forged, "--policy", policy)  # what was refuted no longer counts
