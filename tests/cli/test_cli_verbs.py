@@ -251,6 +251,9 @@ def test_a_contradiction_is_exit_code_3_everywhere(ran, tmp_path, capsys):
     policy.write_text('[[require]]\nthreat = "linf:0.04"\nmetric = "robust_accuracy"\nat_least = 0.0\n')
     call("gate", forged, "--policy", policy, expect=3)
     call("merge", ran[0], forged, "-o", tmp_path / "m.ledger", expect=3)
+    again = ("run", MODEL, "--data", "digits:test", "--n", 24, "--threat", "linf:0.04", "--plan", "quick")
+    call(*again, "--ledger", forged, expect=3)  # nothing is left to run, and still nothing is believed
     call("replay", forged, expect=3)  # the checker refutes the lie, and says that something was refuted
     assert "interval: the proof shows less" in capsys.readouterr().out
     call("gate", forged, "--policy", policy)  # what was refuted no longer counts
+    call(*again, "--ledger", forged)

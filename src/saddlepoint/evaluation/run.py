@@ -160,6 +160,7 @@ class _Schedule:
         plans = [(threat, self.request.plan.stages(threat)) for threat in threats]
         for threat in threats:
             self._recount(threat, [sample.subject.content for sample in self.samples])
+            self._stop_the_line(threat.canonical())
         for level in range(max(len(stages) for _, stages in plans)):
             for threat, stages in plans:
                 if level < len(stages) and not self.work.late():
@@ -233,6 +234,10 @@ class _Schedule:
             self.ledger.clear_failures(text, method, [row.subject for row in result.rows])
             self.ledger.add_failures(text, method, result.failed)
         self._recount(unit.threat, [subject.content for subject in unit.subjects])
+        self._stop_the_line(text)
+
+    def _stop_the_line(self, text: str) -> None:
+        """A contradiction, found now or in an earlier run, ends everything: nothing built on it would be believed."""
         if self.counts[text][Verdict.CONTRADICTION]:
             bad = next(c for c, v in self.verdicts[text].items() if v is Verdict.CONTRADICTION)
             sample = next(s.subject.sample for s in self.samples if s.subject.content == bad)
