@@ -11,7 +11,7 @@ from attack_models import affine, convnet, images, wrap
 from torch import Tensor
 
 from saddlepoint.attack import APGD, PGD, Answers, APGDTargeted, Ask, EngineSettings, RandomSearch, Rows, run
-from saddlepoint.attack.apgd import State, checkpoints
+from saddlepoint.attack.fixed.apgd import State, checkpoints
 from saddlepoint.attack.losses import ce, dlr, margin
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.geometry import L1, L2, Linf

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlepoint.attack.answer import REFUSALS, Answerer, Question, Reply, describe
-from saddlepoint.attack.outcome import EngineSettings, Outcome, Progress
+from saddlepoint.attack.engine.answer import REFUSALS, Answerer, Question, Reply, describe
+from saddlepoint.attack.engine.outcome import EngineSettings, Outcome, Progress
+from saddlepoint.attack.engine.tracker import Tracker, report
+from saddlepoint.attack.engine.work import Work
 from saddlepoint.attack.protocol import Ask, Attack
 from saddlepoint.attack.rows import Rows, check_rows, take
 from saddlepoint.attack.steps import strict_limits
-from saddlepoint.attack.tracker import Tracker, report
-from saddlepoint.attack.work import Work
 from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.spec.access import Access

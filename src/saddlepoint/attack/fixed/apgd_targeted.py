@@ -15,7 +15,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from saddlepoint.attack.apgd import APGD
+from saddlepoint.attack.fixed.apgd import APGD
 
 
 @dataclass(frozen=True)

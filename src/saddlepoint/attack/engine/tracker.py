@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlepoint.attack.answer import Answerer, Reply
-from saddlepoint.attack.outcome import Outcome, Status
+from saddlepoint.attack.engine.answer import Answerer, Reply
+from saddlepoint.attack.engine.outcome import Outcome, Status
+from saddlepoint.attack.engine.work import Work
 from saddlepoint.attack.rows import Rows, take
 from saddlepoint.attack.steps import inside
-from saddlepoint.attack.work import Work
 
 
 @dataclass
