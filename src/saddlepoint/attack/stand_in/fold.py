@@ -3,16 +3,15 @@
     W x + b, then s ⊙ · + t      =  (s ⊙ W) x + (s ⊙ b + t)           batch norm, affine form, after conv or linear
     s ⊙ x + t, then W x + b      =  (W ⊙ s) x + (W t + b)             before a conv: t ≠ 0 only without zero padding
     maxpool(relu(x))             =  relu(maxpool(x))                  a quarter of the work for a 2 × 2 pool
-    maxpool 2 × 2, stride 2      =  max of four strided slices        no bookkeeping of indices
 
 Equal in exact arithmetic; in floating point the rounding differs, so margins from a folded graph are provisional and
 a verdict is read from the deployed model. Weights are combined in float64 and rounded once. The given graph is left
-as it is: every operator that changes is a new value. At exact ties of a pool the slices share the gradient evenly.
+as it is: every operator that changes is a new value.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,22 +25,10 @@ from saddlepoint.graph.ops import (
     Linear,
     MaxPool2d,
     MulConstant,
-    NonlinearOp,
     Op,
     Relu,
     Shape,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class SlicedMaxPool(NonlinearOp):
-    """Maximum over 2 × 2 windows with stride 2; an odd last row or column is left out, as max_pool2d does."""
-
-    def __call__(self, *xs: Tensor) -> Tensor:
-        h, w = (size // 2 * 2 for size in xs[0].shape[-2:])
-        x = xs[0][..., :h, :w]
-        rows = torch.maximum(x[..., 0::2, :], x[..., 1::2, :])
-        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
 def fold(graph: Graph) -> Graph:
@@ -49,8 +36,7 @@ def fold(graph: Graph) -> Graph:
     rewritten: Graph | None = graph
     while rewritten is not None:
         graph, rewritten = rewritten, _rewrite_once(rewritten)
-    nodes = tuple(replace(n, op=SlicedMaxPool()) if _is_two_by_two(n.op) else n for n in graph.nodes)
-    return replace(graph, nodes=nodes)
+    return graph
 
 
 def _rewrite_once(graph: Graph) -> Graph | None:
@@ -136,9 +122,3 @@ def _before(op: Conv2d, scale: Tensor, shift: Tensor) -> Op | None:
         bias = bias + op.bias.double()
     weight = wide * scale.reshape(1, -1, 1, 1)
     return replace(op, weight=weight.to(op.weight), bias=bias.to(op.weight))
-
-
-def _is_two_by_two(op: Op) -> bool:
-    if not isinstance(op, MaxPool2d):
-        return False
-    return (op.kernel, op.stride, op.padding, op.dilation) == ((2, 2), (2, 2), (0, 0), (1, 1)) and not op.ceil_mode
