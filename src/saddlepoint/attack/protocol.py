@@ -35,7 +35,8 @@ class Ask:
     `want` is a level of access: LABEL, SCORES or GRADIENT (of `objective` with respect to the points).
     `scale_free` says that the gradient is needed up to a positive factor per row only; the engine then
     scales the loss's slope in the logits to 1 first, so that saturated losses keep a direction.
-    `done` marks rows whose search ends with this answer.
+    `done` marks rows whose search ends with this answer. `target` (b,) takes the place of the rows' own targets.
+    `values` False says that the next step reads gradients only: values may then be looked at where it matters alone.
     """
 
     points: Float[Tensor, "b ..."]
@@ -43,6 +44,8 @@ class Ask:
     objective: Objective | None = None
     scale_free: bool = False
     done: Bool[Tensor, " b"] | None = None
+    target: Int64[Tensor, " b"] | None = None
+    values: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Answers:
 class Attack(ABC, Generic[S]):
     """Base of all attacks: a frozen dataclass of hyper-parameters with two pure functions.
 
+    `minimum` attacks look for the smallest perturbation that breaks a sample: of the rows' set only the norm and
+    the data box matter to them, and their asks may lie anywhere in the domain.
     `coupled` attacks share state between rows (universal perturbations): nothing is dropped or refilled.
     `forwards` and `backwards` bound the cost of one item; a sample has restarts × targets items.
     """
@@ -89,6 +94,7 @@ class Attack(ABC, Generic[S]):
     name: ClassVar[str]
     version: ClassVar[str] = "1"
     coupled: ClassVar[bool] = False
+    minimum: ClassVar[bool] = False
     needs: ClassVar[Access] = Access.GRADIENT
     restarts: int = 1
 
@@ -110,8 +116,18 @@ class Attack(ABC, Generic[S]):
     def step(self, state: S, answers: Answers) -> tuple[S, Ask | None]:
         """The next state and ask, or no ask at the end of the item."""
 
-    def targets(self, clean: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Int64[Tensor, "b t"] | None:
-        """The classes to try, one item each, most promising first; None for one untargeted item."""
+    @property
+    def ranks_by_slope(self) -> bool:
+        """Whether `targets` wants the slopes at x0 (K − 1 backwards a sample)."""
+        return False
+
+    def targets(
+        self, clean: Float[Tensor, "b k"], y: Int64[Tensor, " b"], slopes: Float[Tensor, "b k"] | None = None
+    ) -> Int64[Tensor, "b t"] | None:
+        """The classes to try, one item each, most promising first; None for one untargeted item.
+
+        `slopes`, where asked for: the dual norm of ∇(z_t − z_y) at x0, by how much a step of size 1 can raise class t.
+        """
         return None
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saddlepoint.attack.rows import Rows
 from saddlepoint.core.arithmetic import per_row
-from saddlepoint.geometry import L1, L2, Linf
+from saddlepoint.geometry import L0, L1, L2, Linf
 from saddlepoint.geometry.interval import IntervalSet
 
 _SPARSITY = 0.01  # share of the coordinates that one ℓ1 step moves, at least one
@@ -117,6 +117,21 @@ def unit(g: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
     norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
     return (flat / norm).reshape(g.shape)
+
+
+def dual_norm(rows: Rows, g: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+    """‖g‖_* = max of <g, d> over ‖d‖ ≤ 1: how fast a function with gradient g grows along the steepest step.
+
+    ℓ∞: Σ|g|   ℓ2: ‖g‖₂   ℓ1, ℓ0: max |g|   other sets: the growth of a linear function over the whole set.
+    """
+    flat = g.flatten(1)
+    if isinstance(rows.set, Linf):
+        return flat.abs().sum(1)
+    if isinstance(rows.set, L2):
+        return torch.linalg.vector_norm(flat, dim=1)
+    if isinstance(rows.set, (L1, L0)):
+        return flat.abs().amax(1)
+    return (g * (rows.set.lmo(rows.x0, g) - rows.x0)).flatten(1).sum(1)
 
 
 def _sparse(rows: Rows, x: Tensor, g: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ class Model:
     `fn` is the deployed computation in its deployed precision, normalisation included, so that inputs
     and sizes are in raw units. `graph` is the captured graph (graph.Graph) when access is GRAPH.
     `notes` say what was found out on the way in, e.g. why a level of access was dropped.
+    `slopes` is what an attacker differentiates in place of fn where fn has no useful gradient: (b, *shape) →
+    (b, classes), differentiable. Values, labels and verdicts always come from fn.
     """
 
     fn: Callable[[Tensor], Tensor]
@@ -32,6 +34,7 @@ class Model:
     name: str = "model"
     graph: object | None = None
     notes: tuple[str, ...] = ()
+    slopes: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:
         """Scores of a batch in raw input units."""

@@ -35,6 +35,10 @@ class EngineSettings:
     call           most rows in one model call (None: all of them; on a CPU, as many as hold about 150,000 numbers,
                    since activations that leave the cache cost more than a second call)
     seed           of all random numbers
+    smallest       keep the smallest point that breaks a sample, whatever the set's size, instead of the smallest margin
+                   inside the set; nothing is dropped
+    hasten         differentiate a faster function that agrees, where one is found on the first batch; every verdict and
+                   every recorded margin is the model's own. Off when deterministic, counting queries or `smallest`
     drop           rows of fallen samples leave at once; without, every item runs to its end
     deterministic  every tensor operation has the shape (physical, …), rows padded by repeating; the items of
                    a sample run one after the other: results are bitwise the same for any batch, order or shard
@@ -47,7 +51,9 @@ class EngineSettings:
     batch: int = 128
     call: int | None = None
     seed: int = 0
+    hasten: bool = True
     drop: bool = True
+    smallest: bool = False
     deterministic: bool = False
     physical: int = 32
     queries: int | None = None
@@ -93,6 +99,8 @@ class Outcome:
     item     which item (restart × targets + target's rank) gave best_point, −1: x0 itself. `first` is the number
              of forwards spent when the sample fell (−1: it has not). `dead` counts the gradients that were zero
              or not finite. seconds are wall time, shared evenly by the rows of a step.
+    size     the gauge of best_point where it breaks the sample, else inf (float64). With `smallest` best_point is the
+             smallest adversarial point of the domain, success says that there is one.
     """
 
     ids: tuple[str, ...]
@@ -106,6 +114,7 @@ class Outcome:
     backwards: Int64[Tensor, " n"]
     dead: Int64[Tensor, " n"]
     seconds: Float[Tensor, " n"]
+    size: Float[Tensor, " n"]
     status: tuple[Status, ...]
     message: tuple[str, ...]
     parametric: bool = False

@@ -27,7 +27,8 @@ from saddlepoint.attack.engine.tracker import Tracker, report
 from saddlepoint.attack.engine.work import Work
 from saddlepoint.attack.protocol import Ask, Attack
 from saddlepoint.attack.rows import Rows, check_rows, take
-from saddlepoint.attack.steps import strict_limits
+from saddlepoint.attack.stand_in.choose import choose
+from saddlepoint.attack.steps import dual_norm, strict_limits
 from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.spec.access import Access
@@ -72,6 +73,11 @@ class Cohort:
     item: Tensor
     live: Tensor
 
+    @property
+    def where(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Whose rows these are."""
+        return self.sample, self.item, self.live
+
 
 class _Run:
     """One call of `run`."""
@@ -79,11 +85,11 @@ class _Run:
     def __init__(self, model: Model, attack: Attack[Any], rows: Rows, settings: EngineSettings) -> None:
         self.model, self.attack, self.settings = model, attack, settings
         self.rows = replace(rows, set=rows.set.within(model.domain))
-        self.drop = settings.drop and not attack.coupled
+        self.drop = settings.drop and not attack.coupled and not settings.smallest
         self.padded = settings.deterministic and not attack.coupled
         self.capacity = len(rows) if attack.coupled else settings.rows
         self.answerer = Answerer(model, settings.rows_per_call(rows.x0), pad=settings.deterministic)
-        self.tracker = Tracker.empty(self.rows)
+        self.tracker = Tracker.empty(self.rows, settings.smallest)
         self.cohorts: list[Cohort] = []
         self.work = Work(len(rows), settings.sequential)
         self.stopped = False
@@ -94,7 +100,9 @@ class _Run:
         """Clean logits, then cohorts until nothing waits."""
         if len(self.rows):
             self._clean()
+            self._hasten()
             self._drive()
+            self._settle()
         return report(self.rows, self.tracker, self.work, self.answerer, self.stopped)
 
     # -- preparation ---------------------------------------------------------------------------------------
@@ -124,9 +132,43 @@ class _Run:
 
     def _targets(self, clean: Tensor) -> Tensor | None:
         """(n, T) classes to drive to; a targeted goal has one for all."""
-        if isinstance(self.rows.goal, Targeted):
-            return torch.full_like(self.rows.y, self.rows.goal.label)[:, None]
-        return self.attack.targets(clean, self.rows.y)
+        rows = self.rows
+        if isinstance(rows.goal, Targeted):
+            return torch.full_like(rows.y, rows.goal.label)[:, None]
+        if not self.attack.ranks_by_slope:
+            return self.attack.targets(clean, rows.y)
+        began = time.perf_counter()
+        index = (~self.work.gone).nonzero()[:, 0].to(rows.x0.device)
+        slopes = torch.zeros_like(clean)
+        slopes[index] = self.answerer.slopes(take(rows, index), dual_norm)
+        live = torch.ones_like(index, dtype=torch.bool)
+        for extra in range(self.model.classes - 1):  # K − 1 backwards, one forward
+            self.tracker.charge(index, live, backward=True, forward=extra == 0)
+        self.tracker.seconds[index] += (time.perf_counter() - began) / max(1, len(index))
+        return self.attack.targets(clean, rows.y, slopes)
+
+    def _hasten(self) -> None:
+        """Look for a faster function to differentiate; verdicts keep coming from the model."""
+        settings = self.settings
+        wanted = settings.hasten and not settings.deterministic and not settings.smallest and settings.queries is None
+        if not wanted or self.rows.set.parametric or self.attack.needs < Access.SCORES:
+            return
+        rows, limit = self.rows, self.answerer.limit
+        self.answerer.faster = choose(self.model, rows.x0[: 4 * limit], rows.y[: 4 * limit], limit)
+        self.answerer.notes.extend(self.answerer.faster.notes)
+
+    def _settle(self) -> None:
+        """The model's own margin at the best point of every sample that a stand-in left standing."""
+        if self.answerer.faster.exact is None or self.tracker.point is None:
+            return
+        index = (self.tracker.margin > 0).nonzero()[:, 0]
+        index = index[self.tracker.item[index] >= 0]
+        if len(index) == 0:
+            return
+        ask = Ask(self.tracker.point[index], Access.SCORES)
+        reply = self.answerer([Question(take(self.rows, index), ask, index)], sure=True)[0]
+        self.tracker.charge(index, torch.ones_like(index, dtype=torch.bool), backward=False)
+        self.tracker.settle(index, reply.margin)
 
     # -- the loop ------------------------------------------------------------------------------------------
     def _drive(self) -> None:
@@ -136,15 +178,28 @@ class _Run:
                 return
             began = time.perf_counter()
             cohorts, self.cohorts = self.cohorts, []
-            replies = self.answerer([Question(c.rows, c.ask, c.sample) for c in cohorts])
+            questions = [Question(c.rows, c.ask, c.sample) for c in cohorts]
+            replies = self._confirmed(cohorts, questions, self.answerer(questions))
             for cohort, reply in zip(cohorts, replies, strict=True):
                 self.tracker.charge(cohort.sample, cohort.live, cohort.ask.want >= Access.GRADIENT)
-                self.tracker.see(cohort.rows, cohort.ask.points, reply, (cohort.sample, cohort.item, cohort.live))
+                self.tracker.see(cohort.rows, cohort.ask.points, reply, cohort.where)
             self._note_gone()
             changed, self.changed = self.changed, False
             for cohort, reply in zip(cohorts, replies, strict=True):
                 self._advance(cohort, reply, changed)
             self._share(cohorts, time.perf_counter() - began)
+
+    def _confirmed(self, cohorts: list[Cohort], questions: list[Question], replies: list[Reply]) -> list[Reply]:
+        """Points that may break the model by a stand-in's word are shown to the model itself."""
+        doubtful = []
+        for cohort, reply in zip(cohorts, replies, strict=True):
+            stand_in = self.answerer.faster.to_answer(cohort.ask)
+            doubtful.append(self.tracker.doubtful(reply, cohort.where, 0.0 if stand_in is None else stand_in.slack))
+        if not any(bool(d.any()) for d in doubtful):
+            return replies
+        for cohort, rows in zip(cohorts, doubtful, strict=True):
+            self.tracker.charge(cohort.sample, rows, backward=False)
+        return self.answerer.confirm(questions, replies, doubtful)
 
     def _note_gone(self) -> None:
         """Close the samples that need no more work: fallen (when dropping) or failed."""

@@ -1,9 +1,10 @@
 """The record of a run: per sample, the best admissible point seen so far. Never the last iterate.
 
     best margin ← min over points x of S(x0) with finite logits of m(x)
+    smallest    ← min over points x of the domain with m(x) ≤ 0 of gauge(x)           (minimum-size attacks)
 
 A point counts only if `contains(slack=0)` says so; a NaN margin never counts. Losing nothing to ordering: of
-several items of one sample that improve in the same step, the smallest margin wins, the first among equals.
+several items of one sample that improve in the same step, the best one wins, the first among equals.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from saddlepoint.attack.engine.outcome import Outcome, Status
 from saddlepoint.attack.engine.work import Work
 from saddlepoint.attack.rows import Rows, take
 from saddlepoint.attack.steps import inside
+from saddlepoint.core.arithmetic import per_row
 
 
 @dataclass
 class Tracker:
-    """Growing record of n samples; all tensors are (n, …)."""
+    """Growing record of n samples; all tensors are (n, …). `smallest` says which of the two records is kept."""
 
     margin: Tensor
+    size: Tensor
     point: Tensor | None
     item: Tensor
     forwards: Tensor
@@ -33,9 +36,10 @@ class Tracker:
     dead: Tensor
     seconds: Tensor
     finite: Tensor
+    smallest: bool = False
 
     @staticmethod
-    def empty(rows: Rows) -> Tracker:
+    def empty(rows: Rows, smallest: bool = False) -> Tracker:
         """Nothing seen."""
         n, device = len(rows), rows.x0.device
 
@@ -44,6 +48,7 @@ class Tracker:
 
         return Tracker(
             margin=torch.full((n,), torch.inf, dtype=rows.x0.dtype, device=device),
+            size=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
             point=None if rows.set.parametric else rows.x0.clone(),
             item=zeros() - 1,
             forwards=zeros(),
@@ -52,6 +57,7 @@ class Tracker:
             dead=zeros(),
             seconds=torch.zeros(n, dtype=torch.float64, device=device),
             finite=torch.zeros(n, dtype=torch.bool, device=device),
+            smallest=smallest,
         )
 
     def start(self, rows: Rows, clean: Tensor) -> None:
@@ -62,12 +68,14 @@ class Tracker:
             return
         good = ~margin.isnan() & inside(rows, rows.x0)
         self.margin = torch.where(good, margin, self.margin)
+        self.size = torch.where(self.margin <= 0, 0.0, self.size)
         self.first = torch.where(self.margin <= 0, self.forwards, self.first)
 
-    def charge(self, sample: Tensor, live: Tensor, backward: bool) -> None:
-        """One forward, and a backward, for each live row."""
+    def charge(self, sample: Tensor, live: Tensor, backward: bool, forward: bool = True) -> None:
+        """A forward, and a backward, for each live row."""
         count = live.to(torch.int64)
-        self.forwards.index_add_(0, sample, count)
+        if forward:
+            self.forwards.index_add_(0, sample, count)
         if backward:
             self.backwards.index_add_(0, sample, count)
 
@@ -77,26 +85,50 @@ class Tracker:
         margin = reply.margin.to(self.margin.dtype)
         self.finite.index_put_((sample,), self.finite[sample] | (~margin.isnan() & live))
         self.dead.index_add_(0, sample, (reply.dead & live).to(torch.int64))
-        better = live & (margin < self.margin[sample])  # NaN compares false
+        # NaN compares false; a point that breaks nothing is no candidate for the smallest one
+        better = live & (margin <= 0 if self.smallest else margin < self.margin[sample])
+        # a stand-in's margin is kept until `settle` reads the model's, and only where nothing fell yet
+        better &= reply.sure | (self.margin[sample] > 0) & (margin > 0) & ~reply.rough
         index = better.nonzero()[:, 0]
         if len(index) == 0:
             return
         if len(index) < len(sample):
             rows, points, margin, sample, item = take((rows, points, margin, sample, item), index)
-        admissible = inside(rows, points)
+        size = self._size(rows, points)
+        admissible = size < self.size[sample] if self.smallest else inside(rows, points)
         if not bool(admissible.all()):
             index = admissible.nonzero()[:, 0]
-            points, margin, sample, item = take((points, margin, sample, item), index)
-        self._keep(points, margin, sample, item)
+            points, margin, sample, item, size = take((points, margin, sample, item, size), index)
+        self._keep(points, margin, sample, item, size)
 
-    def _keep(self, points: Tensor, margin: Tensor, sample: Tensor, item: Tensor) -> None:
+    def doubtful(self, reply: Reply, where: tuple[Tensor, Tensor, Tensor], slack: float) -> Tensor:
+        """(b,) rows of standing samples that may break the model, by a stand-in's word."""
+        sample, _, live = where
+        return live & ~reply.sure & (reply.margin <= slack) & (self.margin[sample] > 0)
+
+    def settle(self, index: Tensor, margin: Tensor) -> None:
+        """What the model itself says at the best points of these samples."""
+        self.margin[index] = margin.to(self.margin.dtype)
+        fell = (margin <= 0) & (self.first[index] < 0)
+        self.first[index] = torch.where(fell, self.forwards[index], self.first[index])
+
+    def _size(self, rows: Rows, points: Tensor) -> Tensor:
+        """(b,) the gauge of each point where sizes are what is kept; inf outside the domain."""
+        if not self.smallest:
+            return torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
+        finite = points.isfinite().flatten(1).all(1)
+        size = rows.set.gauge(rows.x0, torch.where(per_row(finite, points), points, rows.x0))
+        return torch.where(finite, size, torch.inf)
+
+    def _keep(self, points: Tensor, margin: Tensor, sample: Tensor, item: Tensor, size: Tensor) -> None:
         kept = self.point if self.point is not None else points.new_zeros(len(self.margin), *points.shape[1:])
-        winners = _smallest_of_each(sample, margin)
+        winners = _smallest_of_each(sample, size if self.smallest else margin)
         if len(winners) < len(sample):
-            points, margin, sample, item = take((points, margin, sample, item), winners)
+            points, margin, sample, item, size = take((points, margin, sample, item, size), winners)
         fell = (margin <= 0) & (self.first[sample] < 0)
         self.first[sample] = torch.where(fell, self.forwards[sample], self.first[sample])
         self.margin[sample] = margin
+        self.size[sample] = size
         kept[sample] = points
         self.point = kept
         self.item[sample] = item
@@ -107,10 +139,10 @@ class Tracker:
         return self.margin <= 0
 
 
-def _smallest_of_each(sample: Tensor, margin: Tensor) -> Tensor:
-    """Row indexes of each sample's smallest margin, the first among equals."""
-    by_margin = margin.argsort(stable=True)
-    order = by_margin[sample[by_margin].argsort(stable=True)]
+def _smallest_of_each(sample: Tensor, value: Tensor) -> Tensor:
+    """Row indexes of each sample's smallest value, the first among equals."""
+    by_value = value.argsort(stable=True)
+    order = by_value[sample[by_value].argsort(stable=True)]
     ordered = sample[order]
     head = torch.ones_like(ordered, dtype=torch.bool)
     head[1:] = ordered[1:] != ordered[:-1]
@@ -131,6 +163,11 @@ def report(rows: Rows, tracker: Tracker, work: Work, answerer: Answerer, stopped
         return "ok" if finite[s] else "nan"
 
     point = tracker.point if tracker.point is not None else rows.x0.new_zeros(len(rows), 0)
+    size = tracker.size
+    if not tracker.smallest and bool(tracker.fallen.any()):
+        index = tracker.fallen.nonzero()[:, 0]
+        fell = take(rows, index)
+        size = size.index_copy(0, index, fell.set.gauge(fell.x0, point[index]))
     return Outcome(
         ids=rows.ids,
         best_margin=tracker.margin,
@@ -143,6 +180,7 @@ def report(rows: Rows, tracker: Tracker, work: Work, answerer: Answerer, stopped
         backwards=tracker.backwards,
         dead=tracker.dead,
         seconds=tracker.seconds,
+        size=size,
         status=tuple(status(s) for s in range(len(rows))),
         message=tuple(answerer.errors.get(s, "") for s in range(len(rows))),
         parametric=rows.set.parametric,

@@ -26,7 +26,9 @@ class APGDTargeted(APGD):
     loss: str = "dlr"
     count: int = 9
 
-    def targets(self, clean: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Int64[Tensor, "b t"]:
+    def targets(
+        self, clean: Float[Tensor, "b k"], y: Int64[Tensor, " b"], slopes: Float[Tensor, "b k"] | None = None
+    ) -> Int64[Tensor, "b t"]:
         """The `count` largest clean logits' classes without y, (b, min(count, K − 1))."""
         others = clean.nan_to_num(nan=-3e38).scatter(1, y[:, None], -float("inf"))
         return others.topk(min(self.count, clean.shape[1] - 1), dim=1).indices

@@ -83,4 +83,4 @@ class PGD(Attack[State]):
         """Gradients for the first `steps` points; the last iterate is only looked at."""
         if asked == self.steps:
             return Ask(x, Access.SCORES)
-        return Ask(x, Access.GRADIENT, objective(self.loss), scale_free=True)
+        return Ask(x, Access.GRADIENT, objective(self.loss), scale_free=True, values=False)
