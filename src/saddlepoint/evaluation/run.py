@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from saddlepoint.attack.cascade import worth
 from saddlepoint.core.digests import digest_json
 from saddlepoint.core.errors import Contradiction, InputError, NotAvailable, StochasticModel
 from saddlepoint.core.rng import Draws, row_keys
@@ -191,7 +192,7 @@ class _Schedule:
         """Samples still open after the earlier stages, cut into windows; windows that are done fall away."""
         model, text, size = self.request.model.digest, threat.canonical(), stage.window(self.work.batch)
         present = self.ledger.done(model, text, stage.method(self.work.seed))
-        candidates = self._candidates(text, earlier)
+        candidates = self._worth(stage, text, self._candidates(text, earlier), earlier)
         windows = [candidates[i : i + size] for i in range(0, len(candidates), size)]
         units = []
         for window in windows:
@@ -212,6 +213,25 @@ class _Schedule:
             before = self.ledger.brackets(self.request.model.digest, threat, some, earlier)
             settled.update(content for content, bracket in before.items() if bracket.verdict not in _OPEN)
         return [s for s in self.samples if s.subject.content not in settled]
+
+    def _worth(self, stage: Stage, threat: str, samples: list[Sample], earlier: list[Method]) -> list[Sample]:
+        """Those that the stage's own rule still finds worth trying, by the evidence of earlier stages."""
+        if stage.near is None or not earlier:
+            return samples
+        keep = []
+        for start in range(0, len(samples), 256):
+            some = samples[start : start + 256]
+            contents = [s.subject.content for s in some]
+            clean = self._uppers(threat, contents, earlier[:1])
+            best = self._uppers(threat, contents, earlier)
+            keep += [s for s, good in zip(some, worth(clean, best, stage.near).tolist(), strict=True) if good]
+        return keep
+
+    def _uppers(self, threat: str, contents: list[str], methods: list[Method]) -> torch.Tensor:
+        """(n,) float64 smallest checked upper bounds of these methods, +inf where there is none."""
+        found = self.ledger.brackets(self.request.model.digest, threat, contents, methods)
+        rows = [found[content].upper for content in contents]
+        return torch.tensor([torch.inf if row is None else row.value for row in rows], dtype=torch.float64)
 
     def _load(self, stage: Stage, threat: Threat, windows: list[list[Sample]]) -> Iterator[Unit]:
         for window in windows:

@@ -22,9 +22,11 @@ class Clean:
 
 @dataclass(frozen=True)
 class Stage:
-    """One method of a plan, as configured."""
+    """One method of a plan, as configured; `near` leaves out samples that earlier stages left too far from falling
+    (attack/cascade.py). It chooses samples and changes no evidence, so it is no part of the method's identity."""
 
     config: Attack | BoundMethod | Clean
+    near: float | None = None
 
     @property
     def name(self) -> str:

@@ -99,11 +99,13 @@ class Outcome:
     item     which item (restart × targets + target's rank) gave best_point, −1: x0 itself. `first` is the number
              of forwards spent when the sample fell (−1: it has not). `dead` counts the gradients that were zero
              or not finite. seconds are wall time, shared evenly by the rows of a step.
+    clean    the model's scores at x0.
     size     the gauge of best_point where it breaks the sample, else inf (float64). With `smallest` best_point is the
              smallest adversarial point of the domain, success says that there is one.
     """
 
     ids: tuple[str, ...]
+    clean: Float[Tensor, "n k"]
     best_margin: Float[Tensor, " n"]
     best_point: Float[Tensor, "n ..."]
     success: Bool[Tensor, " n"]

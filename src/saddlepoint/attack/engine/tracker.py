@@ -170,6 +170,7 @@ def report(rows: Rows, tracker: Tracker, work: Work, answerer: Answerer, stopped
         size = size.index_copy(0, index, fell.set.gauge(fell.x0, point[index]))
     return Outcome(
         ids=rows.ids,
+        clean=rows.x0.new_zeros(len(rows), answerer.model.classes) if rows.clean is None else rows.clean,
         best_margin=tracker.margin,
         best_point=point,
         success=tracker.fallen,
