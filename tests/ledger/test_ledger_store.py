@@ -17,7 +17,7 @@ from saddlepoint.ledger import Ledger, ModelRow, RunRow
 from saddlepoint.ledger.labels import label_of
 from saddlepoint.ledger.merge import merge
 from saddlepoint.ledger.schema import VERSION
-from saddlepoint.spec import Cost, Evidence, Method, Subject, Threat, Verdict
+from saddlepoint.spec import Cost, Evidence, Finding, Method, Subject, Threat, Verdict
 
 THREAT = Threat(Linf("8/255", Box(0, 1))).canonical()
 MODEL = ModelRow("m" * 64, "net", "net.onnx", "GRAPH", 3, {"kind": "box"}, (2,), ("a note",), ("a", "b", "c"))
@@ -270,3 +270,23 @@ def test_runs_events_and_temporary_ledgers():
 )
 def test_labels_are_what_people_type(threat, label):
     assert label_of(json.loads(Threat(threat).canonical()))[0] == label
+
+
+def test_findings_are_kept_per_examination_and_older_files_are_brought_up(tmp_path):
+    good = Finding("a", "A", "pass", 0.5, "n = 4", ci95=(0.1, 0.9))
+    bad = Finding("a", "A", "fail", 1.0, "n = 4", "do it", cures=("eot:32",))
+    path = fill(tmp_path / "a.ledger", [upper(0, -0.1)])
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE findings")
+    db.execute("PRAGMA user_version=1")
+    db.close()
+    with Ledger(path) as book:
+        assert book.findings(MODEL.digest, THREAT) == []
+        with book.transaction():
+            book.add_findings(MODEL.digest, THREAT, "2026-01-02T00:00:00", [bad])
+            book.add_findings(MODEL.digest, THREAT, "2026-01-01T00:00:00", [good])
+        assert book.findings(MODEL.digest, THREAT) == [bad]  # the latest examination speaks
+        assert [e.subject.sample for e in book.evidence(MODEL.digest, THREAT)] == ["0"]
+    merge([path, path], tmp_path / "m.ledger")
+    with Ledger(tmp_path / "m.ledger") as book:
+        assert book.findings(MODEL.digest, THREAT) == [bad]

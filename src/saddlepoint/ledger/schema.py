@@ -11,7 +11,7 @@ from pathlib import Path
 
 from saddlepoint.core.errors import LedgerError
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x5ADD1E  # marks the file as ours in SQLite's own header
 
 _TABLES = """
@@ -37,6 +37,9 @@ CREATE TABLE exhibits (model TEXT, threat TEXT, content TEXT, gauge REAL, blob T
 CREATE TABLE events (digest TEXT PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE runs (id TEXT PRIMARY KEY, json TEXT NOT NULL);
 """
+_FINDINGS = """
+CREATE TABLE findings (digest TEXT PRIMARY KEY, model TEXT, threat TEXT, asked TEXT, json TEXT NOT NULL)
+"""
 TABLES = (
     "models",
     "bindings",
@@ -48,6 +51,7 @@ TABLES = (
     "exhibits",
     "events",
     "runs",
+    "findings",
 )
 
 
@@ -84,7 +88,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     ours = connection.execute("PRAGMA application_id").fetchone()[0]
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        for statement in _TABLES.split(";"):
+        for statement in (*_TABLES.split(";"), _FINDINGS):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
@@ -92,5 +96,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} is an SQLite file, but not a ledger.", "Give another --ledger path.")
     elif version > VERSION:
         raise LedgerError(f"{path} has schema {version}, this version reads up to {VERSION}.", "Upgrade saddlepoint.")
-    # migrations from older versions go here, one step per version; version 1 is the first
+    elif version == 1:  # one step per version
+        connection.execute(_FINDINGS)
+        connection.execute(f"PRAGMA user_version={VERSION}")
     connection.execute("COMMIT")

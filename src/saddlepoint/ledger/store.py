@@ -27,6 +27,7 @@ from saddlepoint.ledger.claims import Claim, Exhibit, ModelRow, RunRow
 from saddlepoint.ledger.schema import connect
 from saddlepoint.spec.bracket import Bracket
 from saddlepoint.spec.evidence import Evidence, Method, Subject
+from saddlepoint.spec.finding import Finding, finding_of
 
 _INSERT = "INSERT OR IGNORE INTO evidence VALUES (" + ",".join("?" * 23) + ")"
 
@@ -145,6 +146,13 @@ class Ledger:
         """Append an event (a learning curve's point)."""
         self._db.execute("INSERT OR IGNORE INTO events VALUES (?,?)", (digest_json(event), canonical_json(event)))
 
+    def add_findings(self, model: str, threat: str, asked: str, findings: Iterable[Finding]) -> None:
+        """Append an examination's findings about a model under a threat; `asked` is its date (ISO 8601)."""
+        for finding in findings:
+            told = canonical_json(finding.described())
+            row = (digest_json([model, threat, asked, told]), model, threat, asked, told)
+            self._db.execute("INSERT OR IGNORE INTO findings VALUES (?,?,?,?,?)", row)
+
     def put_run(self, name: str, run: RunRow) -> None:
         """Insert or update the record of one call of `run`."""
         self._db.execute("INSERT OR REPLACE INTO runs VALUES (?,?)", (name, canonical_json(asdict(run))))
@@ -214,6 +222,14 @@ class Ledger:
     def events(self) -> list[dict[str, Any]]:
         """All events."""
         return [json.loads(row[0]) for row in self._db.execute("SELECT json FROM events ORDER BY rowid")]
+
+    def findings(self, model: str, threat: str) -> list[Finding]:
+        """What the latest examination of a model under a threat found; [] if there was none."""
+        sql = (
+            "SELECT json FROM findings WHERE model=? AND threat=? AND asked="
+            "(SELECT max(asked) FROM findings WHERE model=? AND threat=?) ORDER BY rowid"
+        )
+        return [finding_of(json.loads(row[0])) for row in self._db.execute(sql, (model, threat, model, threat))]
 
     def runs(self) -> list[RunRow]:
         """All calls of `run`, oldest first."""

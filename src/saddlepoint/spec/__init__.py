@@ -8,6 +8,7 @@ from saddlepoint.spec.evidence import Cost as Cost
 from saddlepoint.spec.evidence import Evidence as Evidence
 from saddlepoint.spec.evidence import Method as Method
 from saddlepoint.spec.evidence import Subject as Subject
+from saddlepoint.spec.finding import Finding as Finding
 from saddlepoint.spec.goal import Targeted as Targeted
 from saddlepoint.spec.goal import Untargeted as Untargeted
 from saddlepoint.spec.goal import margin as margin
