@@ -28,6 +28,7 @@ _CHECKED = (
     "saddlepoint.ledger",
     "saddlepoint.evaluation",
     "saddlepoint.report",
+    "saddlepoint.testing",
 )
 _early = [name for name in sys.modules if name.startswith("saddlepoint.")]
 if _early:
