@@ -117,10 +117,14 @@ class Deployed(nn.Module):
 
 
 class Frozen:
-    """fn of a model whose weights never change; inputs are cast to the network's precision."""
+    """fn of a model whose weights never change; inputs are cast to the network's precision.
 
-    def __init__(self, module: Deployed) -> None:
+    `origin` is the network as it was given, where `module` is a captured graph of it.
+    """
+
+    def __init__(self, module: Deployed, origin: Deployed | None = None) -> None:
         self.module = module
+        self.origin = origin or module
         self.dtype = floating_type(module.net)
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:

@@ -145,7 +145,7 @@ def _with_graph(fn: Frozen, x: Tensor, box: Box, known: Graph | None) -> tuple[t
     cut = without_tail(inner, module.present.outputs)
     if cut is not None:
         inner, left = cut
-        fn = Frozen(Deployed(GraphModule(inner), None, left))
+        fn = Frozen(Deployed(GraphModule(inner), None, left), module)
     graph = inner
     if fn.module.present.outputs is not Outputs.LOGITS:
         graph = capture(Deployed(GraphModule(inner), None, fn.module.present.outputs), example)

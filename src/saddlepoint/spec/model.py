@@ -14,6 +14,21 @@ from saddlepoint.spec.access import Access
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How single answers of a randomised predictor are drawn, and how many decide.
+
+    `draw(x, number)` gives the scores f(x, ω) of one draw; ω is a function of the number alone, so a draw can be had
+    again. The model's fn is the mean of the draws 0 … draws − 1, for whoever looks for bad points; those that judge a
+    point are the `confirm` draws after them. A judgement on counts fails with probability `failure` at most.
+    """
+
+    draw: Callable[[Tensor, int], Tensor]
+    draws: int
+    confirm: int = 256
+    failure: float = 1e-6
+
+
+@dataclass(frozen=True)
 class Model:
     """f: (b, *shape) → (b, classes) scores, larger is more likely; the argmax is the label.
 
@@ -22,6 +37,8 @@ class Model:
     `notes` say what was found out on the way in, e.g. why a level of access was dropped.
     `slopes` is what an attacker differentiates in place of fn where fn has no useful gradient: (b, *shape) →
     (b, classes), differentiable. Values, labels and verdicts always come from fn.
+    `sampling` marks a randomised predictor: what is claimed is about a single random answer at x, by the margin
+    P(right) − P(wrong), and is read from counts over fresh draws (check/draws.py), never from fn.
     """
 
     fn: Callable[[Tensor], Tensor]
@@ -35,6 +52,7 @@ class Model:
     graph: object | None = None
     notes: tuple[str, ...] = ()
     slopes: Callable[[Tensor], Tensor] | None = None
+    sampling: Sampling | None = None
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:
         """Scores of a batch in raw input units."""
