@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from contract import Trial, promises
 
-from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -22,6 +22,9 @@ TRIALS = {
     "apgd-l2": Trial(APGD(steps=6, loss="dlr", restarts=2), L2_),
     "apgd-l1-polished": Trial(APGD(steps=5, polish=True), L1_),
     "apgd-targeted": Trial(APGDTargeted(steps=4, count=3), LINF),
+    "fab-linf": Trial(FAB(steps=4, count=2), LINF),
+    "fab-l2-starts": Trial(FAB(steps=3, count=2, starts=2), L2_),
+    "fab-l1": Trial(FAB(steps=4, count=2, search=0), L1_),
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import APGD, PGD, APGDTargeted, Grid, RandomSearch
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
@@ -29,6 +29,7 @@ METHODS: dict[str, type] = {
     "pgd": PGD,
     "apgd": APGD,
     "apgd-t": APGDTargeted,
+    "fab-t": FAB,
     "random": RandomSearch,
     "grid": Grid,
     "interval": Interval,

@@ -1,0 +1,76 @@
+"""What minimum-size attacks share: the norm of an offset, the data box, balls of another size, schedules.
+
+Of the rows' set only its norm and its box count. ℓ0 counts pixels: for images (b, C, H, W) all channels of a pixel
+together, else every feature (geometry/l0.py).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saddlepoint.attack.rows import Rows
+from saddlepoint.core.errors import NotAvailable
+from saddlepoint.geometry import L0, L1, L2, Linf
+from saddlepoint.geometry.ball import Ball
+
+NORMS = (Linf, L2, L1, L0)
+
+
+def ball(rows: Rows, attack: str, kinds: tuple[type, ...] = NORMS) -> Ball:
+    """The rows' set, if it is a ball of one of these norms. Raises NotAvailable otherwise."""
+    if not isinstance(rows.set, kinds) or not isinstance(rows.set, Ball):
+        known = ", ".join(k.__name__ for k in kinds)
+        raise NotAvailable(f"{attack} has no rule for {type(rows.set).__name__}.", f"It minimises the norms {known}.")
+    return rows.set
+
+
+def box(rows: Rows) -> tuple[Tensor, Tensor]:
+    """The data box, broadcastable against x0; infinite where there is none."""
+    data = getattr(rows.set, "box", None)
+    if data is None:
+        free = torch.full_like(rows.x0[:1], torch.inf)
+        return -free, free
+    return data.limits(rows.x0)
+
+
+def norm(rows: Rows, offset: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+    """‖offset‖ in the set's norm."""
+    flat = offset.flatten(1)
+    if isinstance(rows.set, Linf):
+        return flat.abs().amax(1)
+    if isinstance(rows.set, L2):
+        return torch.linalg.vector_norm(flat, dim=1)
+    if isinstance(rows.set, L1):
+        return flat.abs().sum(1)
+    return (pixels(offset) > 0).sum(1).to(offset.dtype)
+
+
+def pixels(offset: Float[Tensor, "b ..."]) -> Float[Tensor, "b p"]:
+    """Largest |offset| of every pixel: over the channels of an image, else the feature's own."""
+    size = offset.abs()
+    return (size.amax(1) if offset.ndim == 4 else size).flatten(1)
+
+
+def per_pixel(values: Float[Tensor, "b p"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    """Values of pixels, broadcastable against `like`."""
+    return values.reshape(len(like), 1, *like.shape[2:]) if like.ndim == 4 else values.reshape(like.shape)
+
+
+def nearest(rows: Rows, x: Float[Tensor, "b ..."], size: Float[Tensor, " b"]) -> Float[Tensor, "b ..."]:
+    """The nearest point to x of the ball of that size around x0, inside the box."""
+    finite = torch.nan_to_num(size.to(torch.float64), nan=0.0, posinf=1e30).clamp_min(0)
+    return rows.set.resized(finite).project(rows.x0, x)
+
+
+def broken(margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Where the goal is reached (a tie breaks); NaN is no success."""
+    return margin <= 0
+
+
+def cosine(first: float, last: float, step: int, steps: int) -> float:
+    """From `first` at step 0 to `last` at step `steps`, along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / max(steps, 1))) / 2
