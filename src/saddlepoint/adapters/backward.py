@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from saddlepoint.adapters.outputs import Outputs
 from saddlepoint.adapters.probe import gradient_obstacle, probe_inputs
 from saddlepoint.adapters.snapshot import Deployed, Frozen, Live
+from saddlepoint.attack.stand_in.bpda import passing
+from saddlepoint.attack.stand_in.swap import Swap
 from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedModel
 from saddlepoint.spec import Access, Model
 
@@ -43,16 +45,28 @@ def with_backward(model: Model, replacements: Mapping[str, Replacement]) -> Mode
     for path, how in replacements.items():
         _put(copied, path, how)
     slopes = Frozen(copied)
-    obstacle = _try(slopes, model)
-    if obstacle:
-        raise UnsupportedModel(
-            f"{model.name} with another backward for {', '.join(map(repr, replacements))}: {obstacle}.",
-            "Another module still stops the gradient; suspects(model, x, y) lists the candidates.",
-        )
+    x = probe_inputs(model.domain, model.shape)
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        slopes(x.clone().requires_grad_())  # a replacement that does not fit is said now
     said = ", ".join(f"{path or 'the whole network'} ({_words(how)})" for path, how in replacements.items())
-    access = model.access if Access.GRADIENT in model.access else Access.GRADIENT
-    notes = (*model.notes, f"access {access.name}: slopes through another backward of {said}")
-    return replace(model, slopes=slopes, access=access, notes=notes)
+    return _sloped(model, slopes, f"another backward of {said}", x)
+
+
+def with_straight_through(model: Model) -> Model:
+    """The same model, differentiated as if rounding, signs, thresholds, argmax and detach passed a gradient, wherever
+    in the forward they are called (attack/stand_in/bpda.py).
+
+    Raises NotAvailable where nothing of the kind is called, UnsupportedModel where the gradient is dead even so.
+    """
+    x = probe_inputs(model.domain, model.shape)
+    with torch.random.fork_rng(devices=[]):
+        slopes = passing(model.slopes or model.fn, x)
+    if slopes is None:
+        raise NotAvailable(
+            f"{model.name} calls no rounding, sign, threshold, argmax or detach.",
+            "Name the module that stops the gradient: with_backward(model, {path: replacement}).",
+        )
+    return _sloped(model, slopes, f"straight-through {', '.join(slopes.replaced)}", x)
 
 
 def origin(model: Model) -> Deployed:
@@ -102,21 +116,6 @@ class Straight(nn.Module):
         return Swap.apply(value, smooth)  # pyright: ignore[reportReturnType]
 
 
-class Swap(torch.autograd.Function):
-    """The first argument's value, the second's gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, smooth: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Exactly the value: value = smooth + (value − smooth) would round."""
-        ctx.dtype = smooth.dtype
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """All of it to the replacement."""
-        return None, slope.to(ctx.dtype)
-
-
 def _put(root: Deployed, path: str, how: Replacement) -> None:
     """Wrap one module of our own copy."""
     paths = [name for name, _ in root.net.named_modules(remove_duplicate=False)]
@@ -132,12 +131,16 @@ def _put(root: Deployed, path: str, how: Replacement) -> None:
     setattr(holder, name, Straight(path, root.get_submodule(whole), how))
 
 
-def _try(slopes: Callable[[Tensor], Tensor], model: Model) -> str:
-    """What is still wrong with the gradients; a replacement that does not fit raises here."""
-    x = probe_inputs(model.domain, model.shape)
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        slopes(x.requires_grad_())
-    return gradient_obstacle(slopes, x.detach())
+def _sloped(model: Model, slopes: Callable[[Tensor], Tensor], said: str, x: Tensor) -> Model:
+    """The model with these slopes, at access GRADIENT at least."""
+    obstacle = gradient_obstacle(slopes, x)
+    if obstacle:
+        raise UnsupportedModel(
+            f"{model.name} with {said}: {obstacle}.",
+            "Another module still stops the gradient; suspects(model, x) lists the candidates.",
+        )
+    access = model.access if Access.GRADIENT in model.access else Access.GRADIENT
+    return replace(model, slopes=slopes, access=access, notes=(*model.notes, f"access {access.name}: slopes by {said}"))
 
 
 def _words(how: str | Callable[..., Tensor]) -> str:
