@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from contract import Trial, promises
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -25,6 +25,9 @@ TRIALS = {
     "fab-linf": Trial(FAB(steps=4, count=2), LINF),
     "fab-l2-starts": Trial(FAB(steps=3, count=2, starts=2), L2_),
     "fab-l1": Trial(FAB(steps=4, count=2, search=0), L1_),
+    "square-linf": Trial(Square(queries=8), LINF),
+    "square-l2": Trial(Square(queries=8, restarts=2), L2_),
+    "square-l1": Trial(Square(queries=8), L1_),
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),

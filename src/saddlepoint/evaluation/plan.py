@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
@@ -32,6 +32,7 @@ METHODS: dict[str, type] = {
     "fab-t": FAB,
     "random": RandomSearch,
     "grid": Grid,
+    "square": Square,
     "interval": Interval,
     "crown": CROWN,
 }
@@ -46,43 +47,17 @@ class Plan:
 
     def stages(self, threat: Threat) -> list[Stage]:
         """Stages in order, the clean pass first."""
-        return [Stage(Clean()), *(Stage(config) for config in self.choose(threat))]
-
-
-def _quick(threat: Threat) -> list[Any]:
-    if threat.set.parametric:  # the bounds are asked too: that they refuse is part of what was not tested
-        return [RandomSearch(tries=20), PGD(steps=10), Interval(), CROWN()]
-    return [PGD(steps=10), Interval(), CROWN(), RandomSearch(tries=20)]
-
-
-def _standard(threat: Threat) -> list[Any]:
-    if threat.set.parametric:
-        return [*_quick(threat), Grid()]
-    return [PGD(steps=10), Interval(), CROWN(), APGD(steps=50), APGDTargeted(steps=50), RandomSearch(tries=20)]
-
-
-def _strong(threat: Threat) -> list[Any]:
-    if threat.set.parametric:
-        return [*_standard(threat), PGD(steps=50, restarts=5)]
-    more = [APGD(steps=100, restarts=5), APGD(steps=100, restarts=5, loss="dlr"), APGDTargeted(steps=100)]
-    return [*_standard(threat), *more]
-
-
-_NAMED = {"quick": _quick, "standard": _standard, "strong": _strong}
+        chosen = (s if isinstance(s, Stage) else Stage(s) for s in self.choose(threat))
+        return [Stage(Clean()), *chosen]
 
 
 def plan_named(name: str) -> Plan:
     """A plan by name, or from a TOML file. Raises InputError with the known names, or with what the file says wrong."""
-    if name in _NAMED:
-        return Plan(name, _NAMED[name])
-    if name == "autoattack":
-        raise InputError(
-            "the plan autoattack needs FAB and Square, which this version does not have.",
-            "Use strong: APGD on three losses with restarts, beside certificates.",
-        )
+    if name in NAMED:
+        return Plan(name, NAMED[name])
     path = Path(name)
     if not path.is_file():
-        raise InputError(f"there is no plan {name!r}.", f"Choose {', '.join(_NAMED)}, or give a TOML file.")
+        raise InputError(f"there is no plan {name!r}.", f"Choose {', '.join(NAMED)}, or give a TOML file.")
     stages = _read(path)
     return Plan(name, lambda threat: stages)
 
