@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from saddlepoint import bound as bound
     from saddlepoint import data as data
     from saddlepoint import geometry as geometry
+    from saddlepoint import testing as testing
     from saddlepoint import training as training
     from saddlepoint.adapters import from_callable as from_callable
     from saddlepoint.adapters import from_onnx as from_onnx
@@ -69,6 +70,7 @@ _HOME = {
     "from_sklearn": "adapters",
     "from_torch": "adapters",
     "geometry": "geometry",
+    "testing": "testing",
     "train": "training",
     "training": "training",
 }
@@ -98,6 +100,7 @@ __all__ = [
     "from_sklearn",
     "from_torch",
     "geometry",
+    "testing",
     "train",
     "training",
 ]

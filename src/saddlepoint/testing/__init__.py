@@ -9,6 +9,8 @@ returns it. No test framework is needed.
 from __future__ import annotations
 
 from saddlepoint.testing.attacks import check_attack as check_attack
+from saddlepoint.testing.bounds import check_bound as check_bound
 from saddlepoint.testing.report import ContractBroken as ContractBroken
 from saddlepoint.testing.report import Finding as Finding
 from saddlepoint.testing.report import Report as Report
+from saddlepoint.testing.sets import check_set as check_set

@@ -82,14 +82,14 @@ def require(fine: bool, what: str, remedy: str) -> None:
 
 
 def examine(subject: str, promises: Sequence[Promise[T]], thing: T, basic: int = 0) -> Report:
-    """Try every promise on `thing`; where one of the first `basic` is broken, the others are not reached.
+    """Try every promise on `thing`; once one of the first `basic` is broken, nothing after it is reached.
 
     Raises ContractBroken where a promise is broken, and returns the report otherwise.
     """
     begun, findings = time.perf_counter(), []
-    for number, promise in enumerate(promises):
+    for promise in promises:
         name, says = getattr(promise, "__name__", "promise"), _first_line(promise)
-        if number >= basic and any(f.state == "broken" for f in findings[:basic]):
+        if any(f.state == "broken" for f in findings[:basic]):
             findings.append(Finding(name, says, "not reached"))
         else:
             findings.append(_try(promise, thing, name, says))

@@ -123,11 +123,17 @@ def nan_is_never_a_success(trial: Trial) -> None:
     def poisoned(x: Tensor) -> Tensor:
         return net(x) + torch.where(x.flatten(1).sum(1) < 4.5, torch.nan, 0.0)[:, None]
 
-    found = trial.run(poisoned, rows)
-    told = f"status {found.status[2]!r}, success {bool(found.success[2])}, margin {float(found.best_margin[2])}"
+    found, plain = trial.run(poisoned, rows), trial.run(rows=rows)
+    _neighbours(found, 2, "NaN logits")
+    told = f"status {found.status[2]!r} {found.message[2]}, margin {float(found.best_margin[2])}"
     right = found.status[2] == "nan" and not bool(found.success[2]) and float(found.best_margin[2]) == torch.inf
     require(right, f"the NaN sample has {told}.", "Compare so that NaN loses: loss > best, never ~(loss <= best).")
-    _neighbours(found, 2, "NaN logits")
+    others = torch.arange(len(rows)) != 2
+    moved = bool((found.item[others] >= 0).any()) or not bool((plain.item[others] >= 0).any())
+    if not trial.attack.coupled:
+        moved &= torch.equal(found.success[others], plain.success[others])
+    remedy = "Never let one row's numbers into another's; where rows are coupled, leave out what is not finite."
+    require(moved, "NaN logits in one row changed what is found for the others.", remedy)
 
 
 def the_budget_is_kept(trial: Trial) -> None:
@@ -226,10 +232,12 @@ def float64_and_two_classes_work(trial: Trial) -> str | None:
     rows = trial.rows(4)
     double = replace(rows, x0=rows.x0.double())
     found = trial.run(trial.network().double(), double)
-    _all_ok(found)
-    require(found.best_point.dtype == torch.float64, "float64 rows end as float32.", "Make tensors like rows.x0.")
+    remedy = "Make tensors like rows.x0: its dtype, its device."
+    _all_ok(found, remedy)
+    require(found.best_point.dtype == torch.float64, "float64 rows end as float32.", remedy)
     two = convnet(2)
-    _all_ok(run(wrap(two, 2), trial.attack, images(two, 4, trial.threat), EngineSettings(drop=False)))
+    found = run(wrap(two, 2), trial.attack, images(two, 4, trial.threat), EngineSettings(drop=False))
+    _all_ok(found, "Ask logits.shape[1] how many classes there are.")
     return None
 
 
@@ -258,9 +266,9 @@ def _same(a: Outcome, b: Outcome, what: str) -> None:
     require((a.ids, a.status) == (b.ids, b.status), f"{what} has other statuses.", _KEYED)
 
 
-def _all_ok(found: Outcome) -> None:
+def _all_ok(found: Outcome, remedy: str = "It should not raise.") -> None:
     bad = [f"{i}: {s} {m}".strip() for i, s, m in zip(found.ids, found.status, found.message, strict=True) if s != "ok"]
-    require(not bad, f"{len(bad)} of {len(found.ids)} samples failed, the first {bad[:1]}.", "It should not raise.")
+    require(not bad, f"{len(bad)} of {len(found.ids)} samples failed, the first {bad[:1]}.", remedy)
 
 
 def _neighbours(found: Outcome, row: int, after: str) -> None:

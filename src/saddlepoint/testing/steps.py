@@ -16,6 +16,7 @@ from saddlepoint.testing.models import UNIT
 from saddlepoint.testing.report import Promise, PromiseBroken, require
 from saddlepoint.testing.trial import COUNT, Trial
 
+_PARTS = tuple(torch.tensor(part) for part in ([6, 0, 3], [1], [2], [5, 4], [7]))
 _CLOSE = {"rtol": 1e-3, "atol": 1e-4, "equal_nan": True}
 
 
@@ -125,19 +126,20 @@ def rows_do_not_look_at_each_other(trial: Trial) -> str | None:
     """A row's next point is the same whoever else is in the batch, and in any order."""
     if trial.attack.coupled:
         return "it is coupled: its rows share state"
-    rows, index = trial.fresh(), torch.tensor([6, 0, 3])
-    whole, part = trial.attack.init(rows)[1], trial.attack.init(take(rows, index))[1]
-    _same_rows(whole, part, index, "init")
+    rows = trial.fresh()
+    for index in _PARTS:
+        _same_rows(trial.attack.init(rows)[1], trial.attack.init(take(rows, index))[1], index, "init")
     for number, (state, _, answers) in enumerate(trial.walk(rows)):
         whole = trial.attack.step(state, answers)[1]
-        part = trial.attack.step(take(state, index), take(answers, index))[1]
-        require(
-            (whole is None) == (part is None),
-            f"step {number} ends for three rows, not for all.",
-            "When an item ends may depend on the count of answers only; use Ask.done for single rows.",
-        )
-        if whole is not None and part is not None:
-            _same_rows(whole, part, index, f"step {number}")
+        for index in _PARTS:
+            part = trial.attack.step(take(state, index), take(answers, index))[1]
+            require(
+                (whole is None) == (part is None),
+                f"step {number} ends for rows {index.tolist()} alone, not for all, or the other way round.",
+                "When an item ends may depend on the count of answers only; use Ask.done for single rows.",
+            )
+            if whole is not None and part is not None:
+                _same_rows(whole, part, index, f"step {number}")
     return None
 
 
