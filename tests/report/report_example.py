@@ -25,6 +25,7 @@ from saddlepoint.ledger.claims import (
 )
 from saddlepoint.ledger.labels import label_of
 from saddlepoint.spec.bracket import Verdict
+from saddlepoint.spec.finding import Finding
 
 BOX = {"kind": "box", "lower": [0.0], "upper": [1.0]}
 
@@ -38,6 +39,7 @@ class MemoryRecord:
     pictures: dict[tuple[str, str], list[Exhibit]] = field(default_factory=dict)
     happenings: list[dict[str, Any]] = field(default_factory=list)
     calls: list[RunRow] = field(default_factory=list)
+    examined: dict[tuple[str, str], list[Finding]] = field(default_factory=dict)
 
     def models(self) -> list[ModelRow]:
         return self.model_rows
@@ -47,6 +49,9 @@ class MemoryRecord:
 
     def exhibits(self, model: str, threat: str, /) -> list[Exhibit]:
         return self.pictures.get((model, threat), [])
+
+    def findings(self, model: str, threat: str, /) -> list[Finding]:
+        return self.examined.get((model, threat), [])
 
     def events(self) -> list[dict[str, Any]]:
         return self.happenings

@@ -1,6 +1,6 @@
 """`saddlepoint VERB …`: the verbs, and how an ending becomes an exit code.
 
-3 CONTRADICTION · 2 usage or input error · 1 policy failed · 4 open beyond what the policy allows · 0 done
+3 CONTRADICTION · 2 usage or input error · 1 policy or doctor failed · 4 open beyond what the policy allows · 0 done
 130 interrupted, resumable
 """
 
@@ -20,6 +20,7 @@ _VERBS = {
     "demo": "The main job on embedded data: two trainings, one report.",
     "check": "Load a model and data, say what they are and what each plan would cost; attacks nothing.",
     "run": "Evaluate a model on data under threats; the same command again resumes.",
+    "doctor": "Is this evaluation broken? Findings about a ledger and its models, each with its remedy.",
     "report": "A ledger as HTML, JSON, JUnit or SARIF.",
     "gate": "Judge a ledger by a policy; the exit code is the answer.",
     "replay": "Check every witness and proof of a ledger again.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -13,6 +13,7 @@ from saddlepoint.core.arithmetic import exact
 from saddlepoint.core.errors import InputError
 from saddlepoint.data import Data
 from saddlepoint.data import load as load_data
+from saddlepoint.ledger import ModelRow
 from saddlepoint.spec import Model
 
 
@@ -70,6 +71,16 @@ def load_both(model_spec: str, data_spec: str, options: ModelOptions) -> tuple[M
     if tuple(data.shape) != tuple(model.shape) and _entries(data.shape) == _entries(model.shape):
         data = data.with_shape(tuple(model.shape))  # (1, 28, 28) for a model that takes (784,)
     return model, data, source
+
+
+def load_again(row: ModelRow, given: str | None, options: ModelOptions) -> Model:
+    """The model as it was loaded then: what is typed now goes before what the ledger remembers."""
+    stored = {key: value for key, value in row.options.items() if getattr(options, key) in (None, "auto")}
+    spec = given or row.spec
+    try:
+        return load(spec, replace(options, **stored).load_options(tuple(row.shape)))
+    except InputError as error:
+        raise type(error)(f"{spec}: {error.what}", f"{error.remedy} Or give the model with --model.") from error
 
 
 def workers_of(text: str) -> int | str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from saddlepoint.adapters import load
-from saddlepoint.cli.options import ModelOptions
-from saddlepoint.core.errors import InputError
+from saddlepoint.cli.options import ModelOptions, load_again
 from saddlepoint.data import load as load_data
 from saddlepoint.evaluation.replay import replay as re_check
-from saddlepoint.ledger import Ledger, ModelRow
+from saddlepoint.ledger import Ledger
 from saddlepoint.ledger.labels import label_of
 from saddlepoint.spec import Model, Verdict
 
@@ -41,7 +38,7 @@ def replay(
 
         def model_of(digest: str) -> Model:
             if digest not in loaded:
-                loaded[digest] = _load(rows[digest], model, options)
+                loaded[digest] = load_again(rows[digest], model, options)
             return loaded[digest]
 
         for result in re_check(book, model_of, samples):
@@ -56,13 +53,3 @@ def replay(
             refuted, unchecked = refuted + result.refuted, unchecked + result.unchecked
         contradiction = any(claim.counts[Verdict.CONTRADICTION] for claim in book.claims())
     return 3 if refuted or contradiction else 4 if unchecked else 0
-
-
-def _load(row: ModelRow, given: str | None, options: ModelOptions) -> Model:
-    """The model as it was loaded then: what is typed now goes before what the ledger remembers."""
-    stored = {key: value for key, value in row.options.items() if getattr(options, key) in (None, "auto")}
-    spec = given or row.spec
-    try:
-        return load(spec, replace(options, **stored).load_options(tuple(row.shape)))
-    except InputError as error:
-        raise type(error)(f"{spec}: {error.what}", f"{error.remedy} Or give the model with --model.") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 from saddlepoint.evaluation.run import Ran
 from saddlepoint.ledger import Claim, Exhibit, Ledger, ModelRow, RunRow
+from saddlepoint.spec import Finding
 
 
 class Selection:
@@ -26,6 +27,10 @@ class Selection:
     def exhibits(self, model: str, threat: str, /) -> list[Exhibit]:
         """Failures to look at."""
         return self._ledger.exhibits(model, threat)
+
+    def findings(self, model: str, threat: str, /) -> list[Finding]:
+        """Of the latest examination."""
+        return self._ledger.findings(model, threat)
 
     def events(self) -> list[dict[str, Any]]:
         """Learning curves."""

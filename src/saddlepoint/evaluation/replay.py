@@ -49,8 +49,8 @@ def replay(ledger: Ledger, model_of: Callable[[str], Model], data: Data | None =
 
     Raises what loading raises; a row that fails is a count, not an exception.
     """
-    blobs = _Blobs(ledger)
-    inputs = _Inputs(ledger, blobs, data)
+    blobs = Blobs(ledger)
+    inputs = Inputs(ledger, blobs, data)
     for digest, threat in ledger.threats():
         model = model_of(digest)
         if model.digest != digest:
@@ -81,7 +81,7 @@ def _batches(rows: Iterable[Evidence]) -> Iterator[list[Evidence]]:
     yield from waiting.values()
 
 
-def _replay_group(model: Model, rows: list[Evidence], blobs: _Blobs, inputs: _Inputs, result: Replayed) -> list[str]:
+def _replay_group(model: Model, rows: list[Evidence], blobs: Blobs, inputs: Inputs, result: Replayed) -> list[str]:
     known = [(row, inputs.find(row)) for row in rows]
     for row, x0 in known:
         if x0 is None:
@@ -107,7 +107,7 @@ def _replay_group(model: Model, rows: list[Evidence], blobs: _Blobs, inputs: _In
     return [row.key for row, why in zip(rows, bad, strict=True) if why]
 
 
-def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: _Blobs) -> list[str]:
+def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:
     """Per row, why it does not hold ("" if it does)."""
     points = torch.stack([blobs.row(row.proof, row.row)["witness"] for row in rows]) if rows[0].proof else None
     seen = replay_witness(model, rows[0].threat, x, y, points)
@@ -126,7 +126,7 @@ def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: 
     return found
 
 
-def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: _Blobs) -> list[str]:
+def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:
     graph = model.graph
     if not isinstance(graph, Graph):
         raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
@@ -151,7 +151,7 @@ def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-class _Blobs:
+class Blobs:
     """The ledger's blobs; the `KEPT` used last stay unpacked."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -168,10 +168,10 @@ class _Blobs:
         return {key: t[at].clone() for key, t in self._kept[name].items()}
 
 
-class _Inputs:
+class Inputs:
     """x0 of a sample: from the ledger, else from the data given; refused if its digest is another."""
 
-    def __init__(self, ledger: Ledger, blobs: _Blobs, data: Data | None) -> None:
+    def __init__(self, ledger: Ledger, blobs: Blobs, data: Data | None) -> None:
         self._ledger, self._blobs, self._data = ledger, blobs, data
         self._place = {sample: i for i, sample in enumerate(data.ids)} if data is not None else {}
 

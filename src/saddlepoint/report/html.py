@@ -20,10 +20,12 @@ from saddlepoint.ledger.claims import Claim, Exhibit, MethodRow, ModelRow, RunRo
 from saddlepoint.report import wording
 from saddlepoint.report.curves import Curve, curve_key, curves, draw, model_colours, position
 from saddlepoint.report.exhibits import CHART, panel
+from saddlepoint.report.findings import SEVERITY
 from saddlepoint.report.learning import learning_curves
 from saddlepoint.report.record import Record
 from saddlepoint.report.untested import untested
 from saddlepoint.spec.bracket import Verdict
+from saddlepoint.spec.finding import Finding
 
 SHOWN = 6  # failures shown per claim
 _IDS = 60  # ids listed per undecided verdict
@@ -81,6 +83,7 @@ def html_report(record: Record, ledger_name: str = "run.ledger", images: bool = 
         runs=runs,
         versions=_versions(runs),
         untested=untested(record),
+        examined=_examined(record, claims),
         learning=learning_curves(record.events()),
         ledger=ledger_name,
         say=wording,
@@ -167,6 +170,16 @@ def _galleries(record: Record, claims: Sequence[Claim]) -> list[dict[str, Any]]:
         if panels:
             up_to = "up to " if len(group) > 1 else ""
             found.append({"claim": largest, "panels": panels, "up_to": up_to})
+    return found
+
+
+def _examined(record: Record, claims: Sequence[Claim]) -> list[tuple[Claim, list[Finding]]]:
+    """Claims whose evaluation was examined, with the findings, the worst first."""
+    found = []
+    for claim in claims:
+        findings = record.findings(claim.model.digest, canonical_json(claim.threat))
+        if findings:
+            found.append((claim, sorted(findings, key=lambda finding: SEVERITY.index(finding.verdict))))
     return found
 
 

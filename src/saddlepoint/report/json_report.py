@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from saddlepoint.core.digests import canonical_json
 from saddlepoint.ledger.claims import Claim, ModelRow, RunRow, SampleResult
 from saddlepoint.report.record import Record
 from saddlepoint.spec.bracket import Verdict
@@ -30,18 +31,18 @@ def report_object(record: Record) -> dict[str, Any]:
     """The contract as plain dictionaries and lists, ready for `json.dumps(…, allow_nan=False)`."""
     claims, runs = record.claims(), record.runs()
     objects = [
-        _model_object(model, [claim for claim in claims if claim.model.digest == model.digest], runs)
+        _model_object(model, [claim for claim in claims if claim.model.digest == model.digest], runs, record)
         for model in record.models()
     ]
     if not objects:
-        return {"schema": SCHEMA, **_body([], runs)}
+        return {"schema": SCHEMA, **_body([], runs, record)}
     top = {"schema": SCHEMA, **objects[0]}
     if len(objects) > 1:
         top["models"] = objects
     return _finite(top)
 
 
-def _model_object(model: ModelRow, claims: Sequence[Claim], runs: Sequence[RunRow]) -> dict[str, Any]:
+def _model_object(model: ModelRow, claims: Sequence[Claim], runs: Sequence[RunRow], record: Record) -> dict[str, Any]:
     described = {
         "name": model.name,
         "spec": model.spec,
@@ -52,10 +53,10 @@ def _model_object(model: ModelRow, claims: Sequence[Claim], runs: Sequence[RunRo
         "domain": model.domain,
         "notes": list(model.notes),
     }
-    return {**_body(claims, runs), "model": described}
+    return {**_body(claims, runs, record), "model": described}
 
 
-def _body(claims: Sequence[Claim], runs: Sequence[RunRow]) -> dict[str, Any]:
+def _body(claims: Sequence[Claim], runs: Sequence[RunRow], record: Record) -> dict[str, Any]:
     largest = max(claims, key=lambda claim: claim.n, default=None)
     threats = [_threat_object(claim) for claim in claims]
     methods = [method for claim in claims for method in claim.methods]
@@ -69,13 +70,23 @@ def _body(claims: Sequence[Claim], runs: Sequence[RunRow]) -> dict[str, Any]:
             "forwards": sum(method.forwards for method in methods),
             "backwards": sum(method.backwards for method in methods),
         },
-        "doctor": None,
+        "doctor": _doctor(claims, record),
         "versions": dict(latest.versions) if latest else {},
         "seed": latest.spec.get("seed") if latest else None,
         "untested": list(dict.fromkeys(item for run in runs for item in run.untested)),
     }
     # with one threat its keys also stand at the top level
     return {**threats[0], **body} if len(threats) == 1 else body
+
+
+def _doctor(claims: Sequence[Claim], record: Record) -> list[dict[str, Any]] | None:
+    """The findings of the latest examinations, each with its threat; null where nothing was examined."""
+    found = [
+        {"threat": claim.label, **finding.described()}
+        for claim in claims
+        for finding in record.findings(claim.model.digest, canonical_json(claim.threat))
+    ]
+    return found or None
 
 
 def _threat_object(claim: Claim) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from saddlepoint.ledger.claims import Claim, Exhibit, ModelRow, RunRow
+from saddlepoint.spec.finding import Finding
 
 
 @runtime_checkable
@@ -21,6 +22,10 @@ class Record(Protocol):
 
     def exhibits(self, model: str, threat: str, /) -> list[Exhibit]:
         """Pictures of failures of the model with this digest under this canonical threat, nearest first."""
+        ...
+
+    def findings(self, model: str, threat: str, /) -> list[Finding]:
+        """What the latest examination of the model under this canonical threat found."""
         ...
 
     def events(self) -> list[dict[str, Any]]:
