@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -121,7 +122,7 @@ def open_pool(model: Model, source: Source | None, workers: int | str, determini
     if not isinstance(workers, int) or workers < 1:
         raise InputError(f"workers = {workers!r}.", 'Give a number from 1, or "ray".')
     threads = 1 if deterministic else max(1, (os.cpu_count() or 1) // workers)
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start, (source, threads))
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start, (source, threads, os.getcwd()))
     try:
         with _deaf():  # children inherit it: Ctrl-C is for the parent, which ends the workers in order
             for _ in range(workers):
@@ -174,8 +175,10 @@ def _ready() -> None:
     """Nothing: asked of each worker once, so that all start together."""
 
 
-def _start(source: Source, threads: int) -> None:
+def _start(source: Source, threads: int, folder: str) -> None:
     torch.set_num_threads(threads)
+    if folder not in sys.path:
+        sys.path.append(folder)  # methods arrive by import path, which is looked up in the current folder too
     _MODEL[:] = [source()]
 
 
