@@ -62,6 +62,11 @@ def install() -> None:
         sys.meta_path.append(_Finder(missing))
 
 
+def versions() -> dict[str, str]:
+    """The peers' versions."""
+    return {package: version(package) for package in PEERS.values()}
+
+
 if __name__ == "__main__":
     install()
     for module, package in PEERS.items():

@@ -143,7 +143,7 @@ WRONG = [
     (("run", MODEL, "--data", "digits", "--threat", "linf:0.1", "--workers", "none"), "--workers"),
     (("run", MODEL, "--data", "digits", "--threat", "linf:0.1", "--budget", "soon"), "90s"),
     (("run", MODEL, "--data", "digits", "--threat", "linf:0.1", "--device", "toaster"), "--device"),
-    (("run", MODEL, "--data", "digits", "--threat", "linf:0.1", "--plan", "autoattack"), "FAB and Square"),
+    (("run", MODEL, "--data", "digits", "--threat", "l0:3", "--plan", "autoattack"), "AutoAttack is defined"),
     (("run", MODEL, "--data", "digits"), "threat"),
     (("report", "nothing.ledger"), "no ledger"),
     (("replay", "nothing.ledger"), "no ledger"),

@@ -291,8 +291,6 @@ def test_twins_in_the_data_are_two_samples():
 
 def test_plans_by_name_and_by_file(tmp_path):
     assert [s.name for s in plan_named("quick").stages(Threat(Linf("0.1")))][:2] == ["clean", "pgd"]
-    with pytest.raises(InputError, match="FAB and Square"):
-        plan_named("autoattack")
     with pytest.raises(InputError, match="quick, standard, strong"):
         plan_named("nonsense")
     path = tmp_path / "plan.toml"

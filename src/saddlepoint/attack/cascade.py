@@ -51,12 +51,15 @@ class Yield:
 
 @dataclass(frozen=True)
 class Cascade:
-    """Per sample the smallest margin over all stages and whether it fell; per stage its yield."""
+    """Per sample the margin at x0, the smallest margin over all stages and whether it fell; per stage its yield, and
+    the smallest margins as they stood before it."""
 
+    clean_margin: Float[Tensor, " n"]
     best_margin: Float[Tensor, " n"]
     best_point: Float[Tensor, "n ..."]
     success: Bool[Tensor, " n"]
     stages: tuple[Yield, ...]
+    before: tuple[Float[Tensor, " n"], ...]
     errors: dict[int, str]
 
 
@@ -79,8 +82,10 @@ def cascade(model: Model, steps: Sequence[Step], rows: Rows, settings: EngineSet
     best = torch.full((len(rows),), torch.inf, dtype=rows.x0.dtype, device=rows.x0.device)
     clean, point = best.clone(), rows.x0.clone()
     found: list[Yield] = []
+    before: list[Tensor] = []
     errors: dict[int, str] = {}
     for number, step in enumerate(steps):
+        before.append(best.clone())
         standing = best > 0
         if number:
             standing &= worth(clean, best, step.near)
@@ -94,7 +99,8 @@ def cascade(model: Model, steps: Sequence[Step], rows: Rows, settings: EngineSet
         point[index[better]] = outcome.best_point[better]
         errors |= {int(index[i]): m for i, m in enumerate(outcome.message) if m}
         found.append(_yield(step, outcome))
-    return Cascade(best, point, best <= 0, tuple(found), {i: m for i, m in errors.items() if best[i] > 0})
+    errors = {i: m for i, m in errors.items() if best[i] > 0}
+    return Cascade(clean, best, point, best <= 0, tuple(found), tuple(before), errors)
 
 
 def _yield(step: Step, outcome: Outcome) -> Yield:

@@ -58,6 +58,8 @@ class Request:
     source: Source | None = None
     model_spec: str = ""
     model_options: dict[str, Any] = field(default_factory=dict)
+    adapted: tuple[str, ...] = ()
+    """The cures applied to `model` and `plan` (evaluation/adapt.py)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def prepare(request: Request) -> Prepared:
     threats = tuple(threat.within(request.model.domain) for threat in request.threats)
     positions = choose(request.data, request.n, request.sample, request.work.seed)
     _fit(request, threats, positions)
+    for threat in threats:  # a plan that has nothing for a threat says so now
+        request.plan.stages(threat)
     return Prepared(request, threats, tuple(scan(request.model, request.data, positions)))
 
 
@@ -337,6 +341,7 @@ def _record(request: Request, threats: Sequence[Threat], n: int, begun: float) -
             "n": n,
             "sample": request.sample,
             "plan": request.plan.name,
+            "adapted": list(request.adapted),
             "seed": request.work.seed,
             "budget": request.budget,
             "workers": request.workers,

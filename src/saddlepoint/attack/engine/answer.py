@@ -62,7 +62,7 @@ class Answerer:
     model: Model
     limit: int
     pad: bool = False
-    faster: Faster = Faster()
+    faster: Faster = field(default_factory=Faster)
     errors: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

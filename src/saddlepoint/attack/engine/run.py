@@ -27,7 +27,7 @@ from saddlepoint.attack.engine.tracker import Tracker, report
 from saddlepoint.attack.engine.work import Work
 from saddlepoint.attack.protocol import Ask, Attack
 from saddlepoint.attack.rows import Rows, check_rows, take
-from saddlepoint.attack.stand_in.choose import choose
+from saddlepoint.attack.stand_in.choose import choose, chosen
 from saddlepoint.attack.steps import dual_norm, strict_limits
 from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.core.rng import Draws, row_keys
@@ -36,6 +36,7 @@ from saddlepoint.spec.goal import Targeted
 from saddlepoint.spec.model import Model
 
 _WORTH = 16  # compaction pays when a sixteenth of the rows has fallen: copying a row is cheap beside a forward
+_MEASURE = 48  # timing stand-ins costs about as much as so many calls
 _REFILL = 8  # a new cohort starts when an eighth of the batch is free, which bounds the number of cohorts
 
 
@@ -154,6 +155,9 @@ class _Run:
         if not wanted or self.rows.set.parametric or self.attack.needs < Access.SCORES:
             return
         rows, limit = self.rows, self.answerer.limit
+        calls = int((~self.work.gone).sum()) / limit * self.work.items * self.attack.forwards
+        if calls < _MEASURE and not chosen(self.model):
+            return
         self.answerer.faster = choose(self.model, rows.x0[: 4 * limit], rows.y[: 4 * limit], limit)
         self.answerer.notes.extend(self.answerer.faster.notes)
 
