@@ -1,11 +1,12 @@
 """EOT: a randomised predictor as the mean of draws, to be attacked, and judged on fresh ones.
 
-    g(x) = log (1/N) Σ_{i<N} softmax f(x, ω_i)          ∇g = the gradient of the averaged predictor, all draws at once
+    g(x) = log (1/N) Σ_{i<N} softmax(f(x, ω_i) / T)     ∇g = the gradient of the averaged predictor, all draws at once
 
-ω_1 … ω_N are fixed by the seed, so g is a deterministic function (a sample average of E_ω softmax f(x, ω)).
-Probabilities are averaged since logits of different draws have no common scale, and log p is a logit. Points that break
-g are found by looking at these draws and may break nothing but them, so a verdict is never read from g: single answers
-of further draws are counted (check/draws.py).
+ω_1 … ω_N are fixed by the seed, so g is a deterministic function, a sample average. Probabilities are averaged since
+logits of different draws have no common scale, and log p is a logit. T = 1, but where logits are so far apart that each
+draw is as good as certain (logits × 100, say) T brings them to a spread of 10: else g counts votes and has no slope.
+Points that break g are found by looking at these draws and may break nothing but them, so a verdict is never read from
+g: single answers of further draws are counted (check/draws.py).
 
 Athalye, Carlini, Wagner, Obfuscated Gradients Give a False Sense of Security, ICML 2018, §4.2; Athalye, Engstrom,
 Ilyas, Kwok, Synthesizing Robust Adversarial Examples, ICML 2018, eq. 1. Cost: N forwards and backwards of f for one
@@ -29,6 +30,7 @@ from saddlepoint.core.errors import InputError, StochasticModel
 from saddlepoint.spec import Model
 from saddlepoint.spec.model import Sampling
 
+_SPREAD = 10.0  # between the logits of a draw: e^-10 is still a slope in float32
 _ROWS = (2, 3)  # two batch sizes show which random tensors have a batch axis
 
 
@@ -47,14 +49,15 @@ def averaged(model: Model, draws: int = 20, seed: int = 0, confirm: int = 256) -
     fn = Drawn(model.fn, seed)
     fn.learn(x)
     _require_fixed(fn, x, model.name)
+    temperature = _temperature(fn, x)
     slopes = None
     if model.slopes is not None:
         slopes = Drawn(model.slopes, seed)
         slopes.learn(x)
     return replace(
         model,
-        fn=Mean(fn, draws),
-        slopes=None if slopes is None else Mean(slopes, draws),
+        fn=Mean(fn, draws, temperature),
+        slopes=None if slopes is None else Mean(slopes, draws, temperature),
         digest=digest_json({"mean of draws": model.digest, "draws": draws, "seed": seed}),
         stochastic=False,
         name=f"mean of {draws} draws of {model.name}",
@@ -90,17 +93,25 @@ class Drawn:
 
 
 class Mean:
-    """g(x) = log of the mean of the first `draws` draws' probabilities."""
+    """g(x) = log of the mean of the first `draws` draws' probabilities at a temperature."""
 
-    def __init__(self, draw: Drawn, draws: int) -> None:
+    def __init__(self, draw: Drawn, draws: int, temperature: float) -> None:
         self.draw = draw
         self.draws = draws
+        self.temperature = temperature
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:
         """Scores (b, classes)."""
         with generators_kept(x):
-            each = [torch.log_softmax(self.draw.one(x, i)[0], 1) for i in range(self.draws)]
+            each = [torch.log_softmax(self.draw.one(x, i)[0] / self.temperature, 1) for i in range(self.draws)]
         return torch.logsumexp(torch.stack(each), 0) - math.log(self.draws)
+
+
+def _temperature(fn: Drawn, x: Tensor) -> float:
+    """1, or what brings the logits' usual spread down to `_SPREAD`."""
+    with torch.no_grad():
+        z = fn(x, 0)
+    return max(1.0, float((z.amax(1) - z.amin(1)).median()) / _SPREAD)
 
 
 def _require_fixed(fn: Drawn, x: Tensor, name: str) -> None:

@@ -29,7 +29,7 @@ from saddlepoint.spec import Access, Model
 Replacement = Literal["identity"] | Callable[..., Tensor]
 
 
-def with_backward(model: Model, replacements: Mapping[str, Replacement]) -> Model:
+def with_backward(model: Model, replacements: Mapping[str, Replacement], *, straight_through: bool = False) -> Model:
     """The same model, differentiated through replacements: {"path.of.module": "identity" or g with g(x) ≈ module(x)}.
 
     Paths are those of `named_modules()` of the network given to `from_torch`; "" is the whole network. "identity" is
@@ -44,12 +44,16 @@ def with_backward(model: Model, replacements: Mapping[str, Replacement]) -> Mode
     copied = copy.deepcopy(module)
     for path, how in replacements.items():
         _put(copied, path, how)
-    slopes = Frozen(copied)
+    slopes: Callable[[Tensor], Tensor] = Frozen(copied)
     x = probe_inputs(model.domain, model.shape)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         slopes(x.clone().requires_grad_())  # a replacement that does not fit is said now
+        through = passing(slopes, x) if straight_through else None
     said = ", ".join(f"{path or 'the whole network'} ({_words(how)})" for path, how in replacements.items())
-    return _sloped(model, slopes, f"another backward of {said}", x)
+    said = f"another backward of {said}"
+    if through is not None:
+        slopes, said = through, f"{said}, straight-through {', '.join(through.replaced)}"
+    return _sloped(model, slopes, said, x)
 
 
 def with_straight_through(model: Model) -> Model:

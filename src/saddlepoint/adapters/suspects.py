@@ -3,11 +3,11 @@
     told by the backward   p_k = ⟨vᵀJ_m(a), a_k⁺ − a_k⁻⟩          measured   d_k = ⟨v, m(a_k⁺) − m(a_k⁻)⟩
 
 For every module m inside the network, at the inputs a that it gets for x: v is a random weighting of its outputs, and
-a_k^± = a ± h u_k lie on both sides of a in random directions. A module whose p is zero where d is not (rounding, detach,
-a backward that returns zeros or raises) or has no likeness to d (k winners take all: it jumps, so its gradient is right
-for an infinitesimal step and wrong for any other) makes gradient attacks blind. Two steps h are tried and the better
-one counts: a maximum over near ties bends at the large one and not at the small, a jump shows at both. Only the
-innermost such modules are named.
+a_k^± = a ± h u_k lie on both sides of a in random directions. Gradient attacks are blind to a module whose p is zero
+where d is not (rounding, detach, a backward that returns zeros or raises), and to one that jumps (k winners take all:
+its gradient is right for an infinitesimal step and wrong for any other). A jump shows as d that is unlike p and falls
+as √h: the chance to cross one is proportional to h, its height is not. At a kink, of a maximum over ties, say, d falls
+as h. Only the innermost such modules are named.
 
 Carlini et al., On Evaluating Adversarial Robustness, 2019, §4.8; Tramèr et al., On Adaptive Attacks, NeurIPS 2020.
 Cost: per module 4 K + 2 forwards and 1 backward of the module alone.
@@ -32,6 +32,7 @@ from saddlepoint.spec import Model
 _ROWS, _DIRECTIONS = 16, 8
 _STEPS = (0.1, 0.02)  # of the input's standard deviation
 _SOUND = 0.6  # smallest cosine of a sound module
+_FALL = 0.75  # the power of h with which d falls: 1 where m is continuous, 1/2 where it jumps
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _look(path: str, module: nn.Module, a: Tensor) -> Suspect | None:
     keys = Draws(row_keys(0, [str(i) for i in range(len(a))], "suspects"))
     v = keys.normal(tuple(out.shape[1:])).to(out)
     g, why = _told(module, a, v)
-    dead, moves, cosine = 0, 0, -1.0
+    dead, moves, cosine, sizes = 0, 0, -1.0, []
     for step in _STEPS:
         above, below = _ends(a, keys, step)
         p = (g * (above - below)).flatten(2).sum(2)
@@ -118,14 +119,16 @@ def _look(path: str, module: nn.Module, a: Tensor) -> Suspect | None:
         dead, moves = dead + int((moving & (p == 0).all(0)).sum()), moves + int(moving.sum())
         found = torch.cosine_similarity(p[:, moving].flatten().double(), d[:, moving].flatten().double(), dim=0)
         cosine = max(cosine, float(found))
-    if moves == 0 or (dead < moves / 2 and cosine >= _SOUND):
+        sizes.append(float(d.square().mean().sqrt()))
+    jumps = cosine < _SOUND and sizes[0] < sizes[1] * (_STEPS[0] / _STEPS[1]) ** _FALL
+    if moves == 0 or (dead < moves / 2 and not jumps):
         return None  # constant here, so nothing to attack through it; or sound
     zero = dead / moves
     if not why:
         why = (
             f"its gradient is zero on {zero:.0%} of the samples, its output moves"
             if zero >= 0.5
-            else f"its gradient has cosine {cosine:.2f} with how its output moves"
+            else f"its output jumps: the gradient has cosine {cosine:.2f} with how it moves"
         )
     same = out.shape == a.shape
     return Suspect(path, why, zero, cosine, same, _suggestion(module, a, v, same))

@@ -10,7 +10,8 @@
 
 Values stay those of the operators, bit for bit; only the way back changes. Nothing is rewritten: the mode watches the
 calls of one forward, so it finds an operator in a module, in a function or in a captured graph alike.
-What runs inside a compiled or hand-written autograd function is out of its sight (adapters/backward.py replaces modules).
+What runs inside a compiled or hand-written autograd function is out of its sight; there modules are replaced instead
+(adapters/backward.py).
 
 Bengio, Léonard, Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013 (straight-through);
 Athalye, Carlini, Wagner, ICML 2018, §4.1.
