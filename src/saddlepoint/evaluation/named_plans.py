@@ -61,7 +61,7 @@ def strong(threat: Threat) -> list[Any]:
 
 def cascade_for(threat: Threat) -> list[Stage]:
     """The attacks of `strong`: the first three on everybody that stands, the others on who came close."""
-    square = [Stage(Square(queries=100))] if isinstance(threat.set, (Linf, L2, L1)) else [Stage(RandomSearch())]
+    square = [Stage(Square(queries=50))] if isinstance(threat.set, (Linf, L2, L1)) else [Stage(RandomSearch())]
     found = [
         Stage(PGD(steps=10, loss="margin")),
         Stage(APGD(steps=25)),
