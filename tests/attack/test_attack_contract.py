@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from contract import Trial, promises
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, DeepFool, Grid, RandomSearch, Square
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -22,6 +22,9 @@ TRIALS = {
     "apgd-l2": Trial(APGD(steps=6, loss="dlr", restarts=2), L2_),
     "apgd-l1-polished": Trial(APGD(steps=5, polish=True), L1_),
     "apgd-targeted": Trial(APGDTargeted(steps=4, count=3), LINF),
+    "deepfool-linf": Trial(DeepFool(steps=2, candidates=3), LINF),
+    "deepfool-l2": Trial(DeepFool(steps=3, candidates=2, search=0), L2_),
+    "deepfool-l1": Trial(DeepFool(steps=2, candidates=3), L1_),
     "fab-linf": Trial(FAB(steps=4, count=2), LINF),
     "fab-l2-starts": Trial(FAB(steps=3, count=2, starts=2), L2_),
     "fab-l1": Trial(FAB(steps=4, count=2, search=0), L1_),

@@ -12,6 +12,7 @@ from saddlepoint.attack.fixed.grid import Grid as Grid
 from saddlepoint.attack.fixed.pgd import PGD as PGD
 from saddlepoint.attack.fixed.random_search import RandomSearch as RandomSearch
 from saddlepoint.attack.fixed.square import Square as Square
+from saddlepoint.attack.minimum.deepfool import DeepFool as DeepFool
 from saddlepoint.attack.minimum.fab import FAB as FAB
 from saddlepoint.attack.protocol import Answers as Answers
 from saddlepoint.attack.protocol import Ask as Ask

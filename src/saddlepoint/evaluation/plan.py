@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
+from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, DeepFool, Grid, RandomSearch, Square
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
@@ -22,6 +22,7 @@ METHODS: dict[str, type] = {
     "pgd": PGD,
     "apgd": APGD,
     "apgd-t": APGDTargeted,
+    "deepfool": DeepFool,
     "fab-t": FAB,
     "random": RandomSearch,
     "grid": Grid,

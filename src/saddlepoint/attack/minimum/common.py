@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from saddlepoint.attack.losses import margin
+from saddlepoint.attack.protocol import Objective
 from saddlepoint.attack.rows import Rows
 from saddlepoint.core.errors import NotAvailable
 from saddlepoint.geometry import L0, L1, L2, Linf
 from saddlepoint.geometry.ball import Ball
+from saddlepoint.spec.goal import Targeted
 
 NORMS = (Linf, L2, L1, L0)
 
@@ -74,3 +77,16 @@ def broken(margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
 def cosine(first: float, last: float, step: int, steps: int) -> float:
     """From `first` at step 0 to `last` at step `steps`, along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * min(step, steps) / max(steps, 1))) / 2
+
+
+def likeliest(clean: Float[Tensor, "b k"], y: Int64[Tensor, " b"], count: int) -> Int64[Tensor, "b t"]:
+    """The classes with the `count` largest logits, y left out, (b, min(count, K − 1))."""
+    others = clean.nan_to_num(nan=-3e38).scatter(1, y[:, None], -torch.inf)
+    return others.topk(min(count, clean.shape[1] - 1), dim=1).indices
+
+
+def lead(rows: Rows) -> Objective:
+    """z_t − z_y; for a goal with a target of its own, by how much that leads all others: z_t ≥ z_y would not do."""
+    if isinstance(rows.goal, Targeted):
+        return lambda z, y, target: -rows.goal.margin(z, y)
+    return margin
