@@ -56,6 +56,20 @@ def test_auto_pgd_arrives_without_a_vertex(name: str, seed: int) -> None:
     assert gap(APGD(steps=100), SETS[name], seed, classes=2) <= PLAIN[name]
 
 
+@pytest.mark.parametrize("features", [60, 200])
+def test_sparse_auto_pgd_comes_close_without_a_vertex(features: int) -> None:
+    """ℓ1 steps move the k best coordinates by the same amount; the optimum fills them one after the other."""
+    case, threat = affine(1, 2, features), L1("4")
+    best = case.worst(threat.within(case.model.domain))
+    top = (case.x @ case.weight.T + case.constant).topk(2, dim=1).values
+    clean = top[:, 0] - top[:, 1]
+    for large in (False, True):
+        found = run(case.model, APGD(steps=60, large_radii=large), case.rows(threat), EngineSettings(drop=False))
+        assert float(((found.best_margin - best) / (clean - best)).max()) <= 0.05
+    exact = run(case.model, APGD(steps=60, polish=True), case.rows(threat), EngineSettings(drop=False))
+    assert torch.allclose(exact.best_margin, best, rtol=1e-9)
+
+
 def test_pgd_needs_its_vertex_in_l2_and_l1() -> None:
     """What `polish` is for: a fixed step comes close and no closer."""
     for name in ("l2", "l1"):

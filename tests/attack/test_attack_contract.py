@@ -31,6 +31,8 @@ TRIALS = {
     "square-linf": Trial(Square(queries=8), LINF),
     "square-l2": Trial(Square(queries=8, restarts=2), L2_),
     "square-l1": Trial(Square(queries=8), L1_),
+    "apgd-l1-large": Trial(APGD(steps=7, large_radii=True), L1_),
+    "apgd-targeted-l1": Trial(APGDTargeted(steps=4, count=2), L1_),
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),

@@ -8,7 +8,8 @@ and goes back to its best point (with the gradient there) if
     1. f(x_{i+1}) > f(x_i) in at most 0.75 of the window's steps, f(x_0) counted like any other, or
     2. η was not halved at the last checkpoint and the best loss has not grown since.
 Croce & Hein 2020, Algorithm 1 and §3; ball ∩ box is projected onto in one map instead of ball, then box.
-Start: ε·t / max|t| with t uniform (ℓ∞), ε on the sphere (ℓ2), uniform on the set otherwise.
+Start: ε·t / max|t| with t uniform (ℓ∞), ε on the sphere (ℓ2), uniform on the set otherwise. ℓ1 has steps and a
+schedule of its own: apgd_l1.py.
 Cost of an item: steps + 1 forwards (one more with polish, see pgd.py), `steps` backwards.
 """
 
@@ -20,12 +21,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from saddlepoint.attack.fixed.apgd_l1 import SparseState, SparseSteps, balls
 from saddlepoint.attack.losses import objective
 from saddlepoint.attack.protocol import Answers, Ask, Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.attack.steps import ascend, extreme_start, project
 from saddlepoint.core.arithmetic import per_row
-from saddlepoint.core.errors import InputError
+from saddlepoint.core.errors import InputError, NotAvailable
+from saddlepoint.geometry import L1
 from saddlepoint.spec.access import Access
 
 _RHO = 0.75
@@ -52,14 +55,18 @@ class State:
 
 
 @dataclass(frozen=True)
-class APGD(Attack[State]):
-    """loss: "ce", "dlr" or "margin"; `polish` adds the Frank–Wolfe vertex of the best point's gradient."""
+class APGD(Attack[State | SparseState]):
+    """loss: a name of losses.py; `polish` adds the Frank–Wolfe vertex of the best point's gradient.
+
+    `large_radii`, for ℓ1 only, searches the balls of 3ε and 2ε first.
+    """
 
     name: ClassVar[str] = "apgd"
     steps: int = 100
     restarts: int = 1
     loss: str = "ce"
     polish: bool = False
+    large_radii: bool = False
 
     def __post_init__(self) -> None:
         objective(self.loss)  # an unknown name is refused here rather than in the middle of a run
@@ -68,7 +75,7 @@ class APGD(Attack[State]):
 
     @property
     def forwards(self) -> int:
-        return self.steps + 1 + self.polish
+        return self.steps + len(balls(self.steps, self.large_radii)) + self.polish
 
     @property
     def backwards(self) -> int:
@@ -78,7 +85,13 @@ class APGD(Attack[State]):
     def stream(self) -> str:
         return f"{self.name}-{self.loss}"
 
-    def init(self, rows: Rows) -> tuple[State, Ask]:
+    def init(self, rows: Rows) -> tuple[State | SparseState, Ask]:
+        if isinstance(rows.set, L1):
+            return self._sparse.init(rows)
+        if self.large_radii:
+            raise NotAvailable(
+                f"large radii belong to the ℓ1 schedule, not to {type(rows.set).__name__}.", "Leave large_radii False."
+            )
         x = extreme_start(rows)
         lowest = torch.full(x.shape[:1], -torch.inf, dtype=torch.float64, device=x.device)
         zero = torch.zeros_like(rows.y)
@@ -87,7 +100,9 @@ class APGD(Attack[State]):
         state = State(rows, x, x, x, x, torch.zeros_like(x), lowest, lowest, eta, zero, no, lowest, -1)
         return state, self._ask(x, 0)
 
-    def step(self, state: State, answers: Answers) -> tuple[State, Ask | None]:
+    def step(self, state: State | SparseState, answers: Answers) -> tuple[State | SparseState, Ask | None]:
+        if isinstance(state, SparseState):
+            return self._sparse.step(state, answers)
         asked = state.asked + 1
         if asked == self.steps + 1:
             return state, None
@@ -102,6 +117,11 @@ class APGD(Attack[State]):
             state = _check(state, window)
         x = _move(state)
         return replace(state, x=x, before=state.x), self._ask(x, asked + 1)
+
+    @property
+    def _sparse(self) -> SparseSteps:
+        """The step rule for ℓ1."""
+        return SparseSteps(balls(self.steps, self.large_radii), objective(self.loss), self.polish)
 
     @property
     def windows(self) -> dict[int, int]:
