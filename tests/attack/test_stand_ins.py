@@ -104,7 +104,7 @@ def test_only_what_agrees_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_pace", lambda fn, x, y, rows: 1.0 if isinstance(fn, Model) else 0.1)
     assert choose(model(), some.x0, some.y, 16).exact is not None  # the honest one is taken
     for wrong in (lambda x: own(x) * 1.01, lambda x: own(x.flip(-1))):
-        monkeypatch.setattr(module, "_laid_out", lambda graph, dtype, wrong=wrong: wrong)
+        monkeypatch.setattr(module, "_laid_out", lambda *_, wrong=wrong, **__: wrong)
         assert choose(model(), some.x0, some.y, 16).exact is None
 
 
