@@ -11,6 +11,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from saddlepoint.adapters.averaged import averaged
 from saddlepoint.adapters.callables import from_callable
 from saddlepoint.adapters.exported import load_pt2
 from saddlepoint.adapters.http import from_http
@@ -47,6 +48,11 @@ def load(spec: str, options: LoadOptions | None = None) -> Model:
     classifier), MissingExtra, ImporterDisagreement, NonFinite.
     """
     options = options or LoadOptions()
+    model = _loaded(spec, options)
+    return model if options.eot is None else averaged(model, options.eot)
+
+
+def _loaded(spec: str, options: LoadOptions) -> Model:
     if is_url(spec):
         _no_normalisation(options, "a service")
         return from_http(spec, options.domain, shape=options.shape, classes=options.classes, outputs=options.outputs)

@@ -19,7 +19,7 @@ Domain = Box | tuple[Bound, Bound] | list[Bound]
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of `load`: `--domain --mean --std --arch --device --classes --shape`."""
+    """Options of `load`: `--domain --mean --std --arch --device --classes --shape --eot`."""
 
     domain: Domain | None = None
     mean: Sequence[float] | float | None = None
@@ -30,6 +30,8 @@ class LoadOptions:
     shape: tuple[int, ...] | None = None
     outputs: str = "auto"
     """What the model's outputs are: "auto" (found out), "logits" or "probabilities"."""
+    eot: int | None = None
+    """Of a random model, the mean of so many draws is loaded (adapters/averaged.py)."""
 
 
 @contextmanager

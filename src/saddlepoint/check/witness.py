@@ -6,18 +6,21 @@ The margin is read in the deployed precision in a batch of one and in a batch of
 differ by batch shape, so the larger (weaker) of the two is the value, and disagreement is recorded. Where the graph
 is known the margin is read in float64 too, with an allowance for float64's own rounding: that tells a numerical
 tie from a contradiction.
+
+A randomised predictor has no margin to be read off: there fresh draws are counted (draws.py).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from saddlepoint.check.draws import Counted, count
 from saddlepoint.check.membership import inside
 from saddlepoint.check.render import in_range, render
 from saddlepoint.graph.ir import Graph
@@ -37,6 +40,7 @@ class Replay:
     disagree: Bool[Tensor, " b"]
     margin_f64_upper: Float[Tensor, " b"] | None
     survives_8bit: Bool[Tensor, " b"] | None
+    counted: Counted | None = None
 
 
 @torch.no_grad()
@@ -54,6 +58,8 @@ def replay(
     described = json.loads(threat)
     goal = _goal(described["goal"])
     points, allowed = (x0, _itself(described["set"], x0)) if witness is None else _points(described["set"], x0, witness)
+    if model.sampling is not None:
+        return _counted(model, goal, points, y, allowed.cpu())
     many = torch.cat([goal.margin(model(p), t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)])
     one = many.clone()
     for i in torch.nonzero(many <= 0)[:, 0].tolist():  # only a claim of "broken" rests on the batch layout
@@ -67,6 +73,14 @@ def replay(
         margin_f64_upper=_float64(model, goal, points, y) if isinstance(model.graph, Graph) else None,
         survives_8bit=_rounded(model, goal, points, y, broken) if _is_image(model) else None,
     )
+
+
+def _counted(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor, allowed: Tensor) -> Replay:
+    """What counts over fresh draws show."""
+    parts = [count(model, goal, p, t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)]
+    counted = Counted(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Counted)))
+    value = torch.where(allowed, counted.value, torch.nan)
+    return Replay(allowed, value, torch.zeros_like(allowed), None, None, counted)
 
 
 def _goal(described: dict[str, Any]) -> Untargeted | Targeted:

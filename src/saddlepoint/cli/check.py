@@ -50,7 +50,7 @@ def check(
     for note in loaded.notes:
         print(f"note      {note}")
     if loaded.stochastic:
-        print("warning   outputs differ between calls: one draw bounds nothing, so `run` will refuse this model")
+        print("warning   outputs differ between calls: one draw bounds nothing, so `run` will ask for --eot (try 20)")
     print(f"data      {samples.spec}   {len(samples)} samples   shape {tuple(samples.shape)}")
     positions = choose(samples, n, "first", 0)
     scan(loaded, samples, positions)

@@ -29,6 +29,7 @@ class ModelOptions:
     classes: Annotated[int | None, Parameter(help="number of classes, where it cannot be found out")] = None
     outputs: Annotated[str, Parameter(help="auto, logits or probabilities")] = "auto"
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps")] = "cpu"
+    eot: Annotated[int | None, Parameter(help="of a random model, evaluate the mean of this many draws")] = None
 
     def stored(self) -> dict[str, Any]:
         """What the ledger keeps, so that `replay` loads the same model; the device is not part of it."""
@@ -48,6 +49,7 @@ class ModelOptions:
             classes=self.classes,
             shape=shape,
             outputs=self.outputs,
+            eot=self.eot,
         )
 
 

@@ -111,7 +111,8 @@ def _joined(parts: list[Result]) -> Result:
 def _clean(model: Model, unit: Unit, work: Work) -> Result:
     begun = time.perf_counter()
     seen = replay(model, unit.threat.canonical(), unit.x, unit.y)
-    costs = [_share(begun, len(unit.y), forwards=1)] * len(unit.y)
+    shared = _share(begun, len(unit.y), forwards=_draws(model))
+    costs = [replace(shared, forwards=shared.forwards + _drawn(seen, i)) for i in range(len(unit.y))]
     wrong = torch.nonzero(seen.value <= 0)[:, 0]
     blobs, inputs = _inputs(unit, wrong)
     rows, failed = _upper_rows(unit, work, seen, costs, proofs={}, gauges=None)
@@ -119,6 +120,10 @@ def _clean(model: Model, unit: Unit, work: Work) -> Result:
         with torch.no_grad():
             right = dict(zip(unit.subjects, (margin(model(unit.x), unit.y) > 0).tolist(), strict=True))
         said = [{**json.loads(row.details), "right": right[row.subject]} for row in rows]
+        rows = [replace(row, details=canonical_json(more)) for row, more in zip(rows, said, strict=True)]
+    elif seen.counted is not None:  # broken only if that is sure; right as often as not is what accuracy counts
+        likely = dict(zip(unit.subjects, (2 * seen.counted.wrong < seen.counted.drawn).tolist(), strict=True))
+        said = [{**json.loads(row.details), "right": likely[row.subject]} for row in rows]
         rows = [replace(row, details=canonical_json(more)) for row, more in zip(rows, said, strict=True)]
     return Result(rows, blobs, inputs, failed)
 
@@ -130,7 +135,7 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
         batch=work.batch,
         seed=work.seed,
         deterministic=work.deterministic,
-        queries=unit.threat.queries,
+        queries=None if unit.threat.queries is None else max(1, unit.threat.queries // _draws(model)),
         stop=work.late,
     )
     outcome = run(model, attack, rows, settings)
@@ -151,7 +156,15 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     witness = outcome.best_point[index]
     seen = replay(model, unit.threat.canonical(), part.x, part.y, witness)
     name, data = pack({"witness": witness})
-    costs = [Cost(int(outcome.forwards[i]) + 1, int(outcome.backwards[i]), 0, float(outcome.seconds[i])) for i in keep]
+    costs = [
+        Cost(
+            (int(outcome.forwards[i]) + 1) * _draws(model) + _drawn(seen, at),
+            int(outcome.backwards[i]) * _draws(model),
+            0,
+            float(outcome.seconds[i]),
+        )
+        for at, i in enumerate(keep)
+    ]
     gauges = unit.threat.set.rows(index).gauge(part.x, witness)
     out, refused = _upper_rows(part, work, seen, costs, dict.fromkeys(range(len(keep)), name), gauges)
     blobs, inputs = _inputs(part, torch.arange(len(keep)))
@@ -204,6 +217,7 @@ class _Shown:
     row: int
     cost: Cost
     details: str = "{}"
+    failure_probability: float = 0.0
 
 
 def _upper_rows(
@@ -226,8 +240,12 @@ def _upper_rows(
             details["survives_8bit"] = bool(seen.survives_8bit[i])
         if bool(seen.disagree[i]):
             details["batch_layouts_disagree"] = True
+        risk = 0.0
+        if seen.counted is not None:
+            details |= {"wrong": int(seen.counted.wrong[i]), "drawn": int(seen.counted.drawn[i])}
+            risk = float(seen.counted.failure_probability[i])
         finite = {k: v for k, v in details.items() if not (isinstance(v, float) and not math.isfinite(v))}
-        shown = _Shown("checked", proofs.get(i, ""), i, costs[i], canonical_json(finite))
+        shown = _Shown("checked", proofs.get(i, ""), i, costs[i], canonical_json(finite), risk)
         rows.append(_row(unit, i, value, shown, work.seed))
     return rows, failed
 
@@ -245,6 +263,7 @@ def _row(unit: Unit, i: int, value: float, shown: _Shown, seed: int = 0) -> Evid
         method=unit.stage.method(seed),
         proof=shown.proof,
         row=shown.row,
+        failure_probability=shown.failure_probability,
         arithmetic=arithmetic,
         status=status,
         cost=shown.cost,
@@ -258,6 +277,16 @@ def _inputs(unit: Unit, index: Tensor) -> tuple[list[tuple[str, bytes]], list[tu
         return [], []
     name, data = pack({"x0": unit.x[index.to(unit.x.device)]})
     return [(name, data)], [(name, tuple(unit.subjects[i].content for i in index.tolist()))]
+
+
+def _draws(model: Model) -> int:
+    """Forwards of the random model in one of its mean."""
+    return 1 if model.sampling is None else model.sampling.draws
+
+
+def _drawn(seen: Replay, i: int) -> int:
+    """Fresh draws that judged a point."""
+    return 0 if seen.counted is None else int(seen.counted.drawn[i])
 
 
 def _share(begun: float, count: int, forwards: int = 0) -> Cost:

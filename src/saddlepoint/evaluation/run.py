@@ -303,8 +303,8 @@ def _refuse_stochastic(model: Model) -> None:
     if model.stochastic:
         raise StochasticModel(
             f"{model.name} gives different outputs for the same input, so the margin of one draw bounds nothing.",
-            "Fix its randomness (eval mode, a seed inside the model), or evaluate the average of many draws as a "
-            "model of its own.",
+            "Evaluate the mean of its draws, judged by counts over fresh ones: --eot 20, or "
+            "saddlepoint.adapters.averaged(model); or fix its randomness (eval mode, a seed inside the model).",
         )
 
 
@@ -312,7 +312,9 @@ def _register(request: Request, threats: Sequence[Threat], samples: list[Sample]
     model, data = request.model, request.data
     spec = request.model_spec or model.name
     if request.model_spec:  # a text can come to stand for something else; an object in memory is what it is
-        ledger.bind("model", spec, model.digest)
+        # of a random model every number of draws is a model of its own
+        told = spec if model.sampling is None else f"{spec} --eot {model.sampling.draws}"
+        ledger.bind("model", told, model.digest)
         ledger.bind("data", data.spec, data.digest)
     row = ModelRow(
         digest=model.digest,

@@ -147,16 +147,20 @@ class LayerNorm(NonlinearOp):
 
 
 ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "Ceil": torch.ceil,
     "Cos": torch.cos,
     "Elu": F.elu,
     "Erf": torch.erf,
+    "Floor": torch.floor,
     "Gelu": F.gelu,
     "GeluTanh": lambda x: F.gelu(x, approximate="tanh"),
     "HardSigmoid": F.hardsigmoid,
     "HardSwish": F.hardswish,
     "Log": torch.log,
     "Mish": F.mish,
+    "Round": torch.round,
     "Rsqrt": torch.rsqrt,
+    "Sign": torch.sign,
     "Silu": F.silu,
     "Sin": torch.sin,
     "Softplus": F.softplus,

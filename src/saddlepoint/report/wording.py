@@ -93,7 +93,7 @@ def sentence(claim: Claim) -> str:
         f"95 % interval {interval(claim.ci95)}, n = {claim.n}; {undecided(claim)}"
     )
     if claim.failure_probability > 0:
-        text += f"; its certificates hold together with probability ≥ {1 - claim.failure_probability:.4g}"
+        text += f"; what it rests on by chance holds together with probability ≥ {1 - claim.failure_probability:.4g}"
     return text
 
 

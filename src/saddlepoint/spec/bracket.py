@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from saddlepoint.spec.evidence import Evidence
@@ -40,11 +40,8 @@ class Bracket:
     lower: Evidence | None = None
     upper: Evidence | None = None
     tie: bool = False
-
-    @property
-    def failure_probability(self) -> float:
-        """Union bound over the rows the bracket rests on."""
-        return sum((row.failure_probability for row in (self.lower, self.upper) if row is not None), 0.0)
+    failure_probability: float = 0.0
+    """That some row of this sample does not hold: the best of many rows may be the one that does not, so all count."""
 
     @property
     def by(self) -> str:
@@ -56,6 +53,12 @@ class Bracket:
 def fold(rows: Iterable[Evidence], failed: bool = False) -> Bracket:
     """Fold the margin rows of one subject under one threat. `failed`: some method crashed on it."""
     rows = [row for row in rows if row.status == "checked" and row.quantity == "margin"]
+    risky = {row.key: row.failure_probability for row in rows if row.failure_probability > 0}  # a repeated row is one
+    bracket = _folded(rows, failed)
+    return replace(bracket, failure_probability=sum(sorted(risky.values()))) if risky else bracket
+
+
+def _folded(rows: list[Evidence], failed: bool) -> Bracket:
     # ties are broken by key so that the order of the rows never shows
     lower = max((r for r in rows if r.side == "lower"), key=lambda r: (r.value, r.key), default=None)
     upper = min((r for r in rows if r.side == "upper"), key=lambda r: (r.value, r.key), default=None)
