@@ -27,6 +27,7 @@ from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import Data
 from saddlepoint.evaluation.execute import Result, Unit, Work
 from saddlepoint.evaluation.exhibits import keep_exhibits
+from saddlepoint.evaluation.nested import carried, larger, smallest_first
 from saddlepoint.evaluation.plan import Plan
 from saddlepoint.evaluation.pool import Pool, Source, open_pool
 from saddlepoint.evaluation.stages import Stage
@@ -157,12 +158,14 @@ class _Schedule:
         self.refused: set[str] = set()
         deadline = None if request.budget is None else begun + request.budget
         self.work = replace(request.work, deadline=deadline)
+        self.threats: list[Threat] = []
         self.counts: dict[str, Counter[Verdict]] = {}
         self.verdicts: dict[str, dict[str, Verdict]] = {}
 
     def carry_out(self, threats: list[Threat], pool: Pool) -> None:
         """Stage by stage; within a stage, threat by threat."""
-        plans = [(threat, self.request.plan.stages(threat)) for threat in threats]
+        self.threats = smallest_first(threats)
+        plans = [(threat, self.request.plan.stages(threat)) for threat in self.threats]
         for threat in threats:
             self._recount(threat, [sample.subject.content for sample in self.samples])
             self._stop_the_line(threat.canonical())
@@ -255,10 +258,14 @@ class _Schedule:
                 if blob not in known:
                     self.ledger.add_inputs(contents, blob)
             self.ledger.add(result.rows)
+            wider = larger(unit.threat, self.threats)
+            for threat in wider:
+                self.ledger.add(carried(result.rows, threat))
             self.ledger.clear_failures(text, method, [row.subject for row in result.rows])
             self.ledger.add_failures(text, method, result.failed)
-        self._recount(unit.threat, [subject.content for subject in unit.subjects])
-        self._stop_the_line(text)
+        for threat in (unit.threat, *wider):
+            self._recount(threat, [subject.content for subject in unit.subjects])
+            self._stop_the_line(threat.canonical())
 
     def _stop_the_line(self, text: str) -> None:
         """A contradiction, found now or in an earlier run, ends everything: nothing built on it would be believed."""
