@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +14,11 @@ from cyclopts import Parameter
 from saddlepoint.cli.files import write
 from saddlepoint.cli.options import ModelOptions, load_again
 from saddlepoint.data import load as load_data
+from saddlepoint.evaluation.adapt import cures_of
+from saddlepoint.evaluation.cures import cured, draws_of
 from saddlepoint.evaluation.doctor import Diagnosis, Effort, diagnose
 from saddlepoint.evaluation.versions import versions
-from saddlepoint.ledger import Ledger
+from saddlepoint.ledger import Ledger, ModelRow
 from saddlepoint.ledger.labels import label_of
 from saddlepoint.report.findings import finding_lines
 from saddlepoint.spec import Model
@@ -53,7 +56,7 @@ def doctor(
 
         def model_of(digest: str) -> Model:
             if digest not in loaded:
-                loaded[digest] = load_again(rows[digest], model, options)
+                loaded[digest] = _as_attacked(book, rows[digest], model, options)
             return loaded[digest]
 
         for diagnosis in diagnose(book, model_of, known, Effort(samples=samples, seed=seed)):
@@ -71,6 +74,14 @@ def doctor(
         rest = {"cost": {"seconds": time.time() - begun}, "versions": versions(), "seed": seed}
         write(json, json_module.dumps({**top, **rest}, indent=1, ensure_ascii=False) + "\n")
     return code
+
+
+def _as_attacked(book: Ledger, row: ModelRow, given: str | None, options: ModelOptions) -> Model:
+    """The model as the ledger's latest adapted run differentiated it, or as it is."""
+    cures = cures_of(book.runs(), row.spec)
+    if draws_of(cures) is not None:  # the cures average; loading must not do it before them
+        row = replace(row, options={key: value for key, value in row.options.items() if key != "eot"})
+    return cured(load_again(row, given, options), cures)
 
 
 def _told(name: str, label: str, diagnosis: Diagnosis) -> dict[str, Any]:

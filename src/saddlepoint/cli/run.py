@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,8 @@ from saddlepoint.cli.threats import parse_threats
 from saddlepoint.cli.view import Selection
 from saddlepoint.evaluation import Request, Work, plan_named, prepare
 from saddlepoint.evaluation import run as carry_out
+from saddlepoint.evaluation.adapt import DRAWS, Adaptation, adapt
+from saddlepoint.evaluation.doctor import Effort
 from saddlepoint.evaluation.run import Ran
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.ledger import Ledger
@@ -42,6 +44,7 @@ class RunOptions:
     seed: Annotated[int, Parameter(help="of all random numbers")] = 0
     batch: Annotated[int, Parameter(help="most rows in one forward pass")] = 128
     deterministic: Annotated[bool, Parameter(help="bitwise equal for any number of workers; slower")] = False
+    adapt: Annotated[bool, Parameter(help="look for what hides gradients first, and attack through it")] = False
 
 
 def run(
@@ -66,7 +69,8 @@ def run(
     """
     threats, plan, workers = parse_threats(threat), plan_named(options.plan), workers_of(options.workers)
     budget = seconds_of(options.budget) if options.budget else None
-    loaded, samples, source = load_both(model, data, loading)
+    # an adapted run averages a random model itself, behind whatever else it does to its slopes
+    loaded, samples, source = load_both(model, data, replace(loading, eot=None) if options.adapt else loading)
     request = Request(
         model=loaded,
         data=samples,
@@ -81,11 +85,19 @@ def run(
         model_spec=redact(model),
         model_options=loading.stored(),
     )
+    adaptation = adapt(request, Effort(seed=options.seed), loading.eot or DRAWS) if options.adapt else None
+    if adaptation is not None:
+        request = adaptation.request(request)
+        _say_what_was_adapted(adaptation)
     path = ledger or Path("runs") / f"{_file_name(loaded.name)}.ledger"
     prepared = prepare(request)  # wrong input leaves no ledger behind
     with Ledger(path) as book:
         with follow() as watch:
             ran = carry_out(prepared, book, watch)
+        if adaptation is not None:
+            threat_examined = adaptation.threat.within(request.model.domain).canonical()
+            with book.transaction():
+                book.add_findings(ran.model, threat_examined, ran.record.started, adaptation.findings)
         view = Selection(book, ran)
         for line in summary_lines(view.claims()):
             print(line)
@@ -94,6 +106,14 @@ def run(
         _say_what_is_missing(book, ran)
     print(f"ledger: {path}   (saddlepoint report {path} --html report.html)", file=sys.stderr)
     return 0
+
+
+def _say_what_was_adapted(adaptation: Adaptation) -> None:
+    """The findings that fired and what follows from them: on stderr, before anything is attacked in earnest."""
+    for finding in adaptation.findings:
+        if finding.fires:
+            print(f"{finding.verdict}: {finding.title}: no. {finding.detail}", file=sys.stderr)
+    print(f"adapted: {' '.join(adaptation.cures) or 'nothing to adapt'}", file=sys.stderr)
 
 
 def _say_what_is_missing(book: Ledger, ran: Ran) -> None:

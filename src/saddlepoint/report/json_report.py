@@ -71,6 +71,7 @@ def _body(claims: Sequence[Claim], runs: Sequence[RunRow], record: Record) -> di
             "backwards": sum(method.backwards for method in methods),
         },
         "doctor": _doctor(claims, record),
+        "adapted": latest.spec.get("adapted", []) if latest else [],
         "versions": dict(latest.versions) if latest else {},
         "seed": latest.spec.get("seed") if latest else None,
         "untested": list(dict.fromkeys(item for run in runs for item in run.untested)),

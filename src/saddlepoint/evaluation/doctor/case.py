@@ -5,7 +5,7 @@ The measurements that several questions share (above all the plain attack) are m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from scipy.stats import binom
 from torch import Tensor
 
-from saddlepoint.attack import APGD, Attack, EngineSettings, Outcome, Rows, run
+from saddlepoint.attack import APGD, PGD, Attack, EngineSettings, Outcome, Rows, run
 from saddlepoint.check.counts import clopper_pearson
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.geometry import PerturbationSet
@@ -25,20 +25,20 @@ _LEVEL = 0.05  # of the sign test: how likely chance alone may make one attack l
 
 @dataclass(frozen=True)
 class Effort:
-    """How much an examination costs: samples, steps of the white-box attacks, points of the black-box search.
+    """How much an examination costs: samples, the white-box attack, queries of the black-box search.
 
-    `plain` is the attack whose result is examined where no ledger says what an evaluation has found.
+    `plain` is what an evaluation would run; its result is examined where no ledger says what one has found.
     """
 
     samples: int = 32
-    steps: int = 40
+    plain: APGD | PGD = field(default_factory=lambda: APGD(steps=40))
     tries: int = 200
     seed: int = 0
 
     @property
-    def plain(self) -> APGD:
-        """The usual attack."""
-        return APGD(steps=self.steps)
+    def steps(self) -> int:
+        """Of every white-box attack of the examination."""
+        return self.plain.steps
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,6 @@ class Case:
         """A random point of each sample's set, rendered."""
         return self.rows.set.render(self.rows.x0, self.rows.set.sample(self.rows.x0, self.draws(purpose)))
 
-    def share(self, count: int, n: int | None = None) -> tuple[float, str, tuple[float, float]]:
-        """count / n, in words, and its 95 % interval."""
-        n = len(self) if n is None else n
-        return count / max(1, n), f"{count} of n = {n} samples", clopper_pearson(count, n)
-
 
 def beats(more: Tensor, fewer: Tensor) -> tuple[int, int, bool]:
     """Samples only in `more`, only in `fewer`, and whether the first outnumber the second by more than chance.
@@ -107,12 +102,30 @@ def beats(more: Tensor, fewer: Tensor) -> tuple[int, int, bool]:
     return gained, lost, gained > lost and float(binom.sf(gained - 1, gained + lost, 0.5)) < _LEVEL
 
 
-def judged(bad: bool, if_bad: Assessment = "fail") -> Assessment:
-    """pass, or what a bad answer means."""
-    return if_bad if bad else "pass"
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and what to do where the answer is bad."""
 
+    id: str
+    title: str
+    remedy: str
+    cures: tuple[str, ...] = ()
+    if_bad: Assessment = "fail"
 
-def shared(case: Case, count: int, id: str, title: str, verdict: Assessment, more: str = "") -> Finding:
-    """A finding about a share of the samples."""
-    value, words, ci95 = case.share(count)
-    return Finding(id, title, verdict, value, f"{words}{more}", unit="share of samples", ci95=ci95)
+    def finding(
+        self,
+        bad: bool,
+        value: float | None,
+        detail: str,
+        unit: str = "share of samples",
+        ci95: tuple[float, float] | None = None,
+    ) -> Finding:
+        """The answer."""
+        if not bad:
+            return Finding(self.id, self.title, "pass", value, detail, "", unit, ci95)
+        return Finding(self.id, self.title, self.if_bad, value, detail, self.remedy, unit, ci95, self.cures)
+
+    def of_samples(self, bad: bool, count: int, n: int, more: str = "") -> Finding:
+        """The answer as a share of n samples."""
+        detail = f"{count} of n = {n} samples{more}"
+        return self.finding(bad, count / max(1, n), detail, ci95=clopper_pearson(count, n))

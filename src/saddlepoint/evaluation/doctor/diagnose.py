@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saddlepoint.core.errors import InputError
 from saddlepoint.data import Data
@@ -48,8 +48,17 @@ def diagnose(
             yield Diagnosis(digest, threat, [none])
             continue
         batch, broken = batch_of(known)
-        found = [*record(ledger, model, threat, known), *examine(model, batch, threat_of(threat), effort, broken)]
-        yield Diagnosis(digest, threat, found)
+        found = examine(model, batch, threat_of(threat), effort, broken)
+        if not any(k.stands for k in known):
+            found = [_harmless(finding) for finding in found]
+        yield Diagnosis(digest, threat, [*record(ledger, model, threat, known), *found])
+
+
+def _harmless(finding: Finding) -> Finding:
+    """Where no sample stands on the word of an attack, a weak attack has overstated nothing."""
+    if finding.verdict != "fail":
+        return finding
+    return replace(finding, verdict="warn", detail=f"{finding.detail}; every sample is decided all the same")
 
 
 def threat_of(text: str) -> Threat:

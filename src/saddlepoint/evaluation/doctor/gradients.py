@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saddlepoint.core.errors import NotAvailable
-from saddlepoint.core.rng import Draws
-from saddlepoint.evaluation.doctor.case import Case, judged, shared
+from saddlepoint.evaluation.doctor.case import Case, Question
 from saddlepoint.spec import Model
 from saddlepoint.spec.finding import Finding
 
@@ -28,13 +27,37 @@ _RANDOM = 8
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+UNAVAILABLE = Question(
+    "unavailable-gradients",
+    "Gradients are there",
+    "Replace the backward of the modules that stop them (BPDA), and search without gradients too.",
+    ("square",),
+)
+SATURATED = Question(
+    "saturated-loss",
+    "The cross-entropy does not saturate",
+    "Attack with the margin or DLR. The attacks here are safe: their ce is the log-odds, which does not saturate.",
+    ("loss:margin",),
+    "warn",
+)
+MISLEADING = Question(
+    "misleading-gradients",
+    "The gradient leads further than chance",
+    "Replace the backward of the modules whose gradient misleads, average over neighbours, search without gradients.",
+    ("square",),
+)
+
 
 def gradients(case: Case) -> list[Finding]:
     """Availability, saturation, direction."""
     if not case.differentiable:
-        return [_absent(case)]
+        why = next((n for n in case.model.notes if n.startswith("access SCORES")), "no gradient can be asked for")
+        return [UNAVAILABLE.finding(True, 1.0, why)]
     alive = _alive(case, case.margin)
-    return [_unavailable(case, alive), _saturated(case, alive), *_direction(case)]
+    dead = int((~alive).sum())
+    more = " have a zero or non-finite gradient of the margin"
+    first = UNAVAILABLE.of_samples(dead > _FEW * len(case), dead, len(case), more)
+    return [first, _saturated(case, alive), *_direction(case)]
 
 
 def slope(model: Model, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
@@ -62,40 +85,10 @@ def _alive(case: Case, loss: Loss) -> Tensor:
     return found
 
 
-def _absent(case: Case) -> Finding:
-    why = next((note for note in case.model.notes if note.startswith("access SCORES")), "no gradient can be asked for")
-    remedy = "Look at the modules that stop gradients and replace their backward (BPDA); search without gradients too."
-    return Finding("unavailable-gradients", _GRADIENTS, "fail", 1.0, why, remedy, "share of samples", cures=("square",))
-
-
-_GRADIENTS = "Gradients are there"
-
-
-def _unavailable(case: Case, alive: Tensor) -> Finding:
-    dead = int((~alive).sum())
-    bad = dead > _FEW * len(case)
-    found = shared(
-        case,
-        dead,
-        "unavailable-gradients",
-        _GRADIENTS,
-        judged(bad),
-        " have a zero or non-finite gradient of the margin",
-    )
-    return found
-
-
 def _saturated(case: Case, alive: Tensor) -> Finding:
     dead = int((alive & ~_alive(case, cross_entropy)).sum())
-    bad = dead > _FEW * len(case)
-    return shared(
-        case,
-        dead,
-        "saturated-loss",
-        "The cross-entropy does not saturate",
-        judged(bad, "warn"),
-        " lose the gradient of the float32 cross-entropy, not that of the margin",
-    )
+    more = " lose the gradient of the float32 cross-entropy, not that of the margin"
+    return SATURATED.of_samples(dead > _FEW * len(case), dead, len(case), more)
 
 
 def _direction(case: Case) -> list[Finding]:
@@ -103,9 +96,10 @@ def _direction(case: Case) -> list[Finding]:
     rows = case.rows
     if rows.set.parametric:
         return []
+    uphill = slope(case.model, rows.x0, rows.y, case.margin).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     try:
         small = rows.set.resized(rows.set.size / _STEP)
-        downhill = small.lmo(rows.x0, -slope(case.model, rows.x0, rows.y, case.margin))
+        downhill = small.lmo(rows.x0, -uphill)
     except NotAvailable:
         return []
     with torch.no_grad():
@@ -113,10 +107,9 @@ def _direction(case: Case) -> list[Finding]:
         gain = at_rest - case.margin(case.model(downhill), rows.y)
         chance = torch.full_like(gain, -torch.inf)
         for i in range(_RANDOM):
-            draws: Draws = case.draws(f"direction-{i}")
-            points = small.lmo(rows.x0, draws.normal(tuple(rows.x0.shape[1:]), dtype=rows.x0.dtype))
+            noise = case.draws(f"direction-{i}").normal(tuple(rows.x0.shape[1:]), dtype=rows.x0.dtype)
+            points = small.lmo(rows.x0, noise)
             chance = torch.maximum(chance, at_rest - case.margin(case.model(points), rows.y))
     lost = int((~(gain > chance)).sum())
-    title = "The gradient leads further than chance"
     more = f": the best of {_RANDOM} random steps of ε / {_STEP} lowers the margin at least as far"
-    return [shared(case, lost, "misleading-gradients", title, judged(lost > _LOST * len(case)), more)]
+    return [MISLEADING.of_samples(lost > _LOST * len(case), lost, len(case), more)]

@@ -28,6 +28,8 @@ def modules(model: Model, case: Case) -> tuple[Finding, list[Suspect]]:
     id, value, cures = "zero-gradient-modules", float(len(found)), _prescribed(found)
     if not found:
         return Finding(id, _TITLE, "pass", value, detail, unit="modules"), found
+    if model.slopes is not None:
+        return Finding(id, _TITLE, "pass", value, f"replaced by another backward: {detail}", unit="modules"), []
     remedy = "Replace the backward of these modules (BPDA); give one with with_backward where the shape changes."
     return Finding(id, _TITLE, "fail", value, detail, remedy, "modules", cures=cures), found
 

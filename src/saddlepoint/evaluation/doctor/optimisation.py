@@ -20,12 +20,25 @@ from torch import Tensor
 from saddlepoint.attack import APGD, Attack, Rows
 from saddlepoint.attack.protocol import Answers, Ask
 from saddlepoint.core.errors import NotAvailable
-from saddlepoint.evaluation.doctor.case import Case, beats, judged, shared
+from saddlepoint.evaluation.doctor.case import Case, Question, beats
 from saddlepoint.spec.finding import Finding
 
 _WINDOW, _MOVING = 10, 0.05
 _FEW = 0.1
 _MORE = 4
+
+LARGER = Question(
+    "larger-sizes",
+    "A larger set never hurts the attack",
+    "The search gives up early in the larger set: more restarts, smaller first steps, another loss.",
+    ("loss:margin",),
+)
+UNBOUNDED = Question(
+    "unbounded",
+    "Without a limit everything falls",
+    "The attack does not find what is there: replace the backward of what hides gradients, take another loss.",
+    ("loss:margin", "square"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,14 @@ class Traced(Attack[Any]):
         return self.inner.stream
 
     def init(self, rows: Rows) -> tuple[Any, Ask]:
-        return self.inner.init(rows)
+        state, ask = self.inner.init(rows)
+        return state, replace(ask, values=True)
 
     def step(self, state: Any, answers: Answers) -> tuple[Any, Ask | None]:
         if answers.values is not None:
             self.log.append(answers.values.detach().cpu().double())
-        return self.inner.step(state, answers)
+        state, ask = self.inner.step(state, answers)
+        return state, None if ask is None else replace(ask, values=True)
 
 
 def optimisation(case: Case) -> list[Finding]:
@@ -70,19 +85,17 @@ def _incomplete(case: Case) -> Finding:
     case.attacked(traced, drop=False)
     best = torch.stack(traced.log).nan_to_num(nan=-torch.inf).cummax(0).values
     standing = ~case.broken
-    moving = standing & (still_rising(best) > _MOVING)
-    n, count = int(standing.sum()), int(moving.sum())
-    value, words, ci95 = case.share(count, n)
-    bad = count > max(1, _FEW * len(case)) and value > 0.5
-    title = "The search has come to rest"
-    detail = (
-        f"{words} that stand still gain {_MOVING:.0%} of their path in the last {_WINDOW} of {case.effort.steps} steps"
+    n, count = int(standing.sum()), int((standing & (still_rising(best) > _MOVING)).sum())
+    steps = case.effort.steps
+    more = f" that stand still gain {_MOVING:.0%} of their path in the last {_WINDOW} of {steps} steps"
+    question = Question(
+        "incomplete-optimisation",
+        "The search has come to rest",
+        f"More steps: {_MORE * steps}.",
+        (f"steps:{_MORE * steps}",),
+        "warn",
     )
-    remedy = f"More steps: {_MORE * case.effort.steps}." if bad else ""
-    cures = (f"steps:{_MORE * case.effort.steps}",) if bad else ()
-    return Finding(
-        "incomplete-optimisation", title, judged(bad, "warn"), value, detail, remedy, "share of samples", ci95, cures
-    )
+    return question.of_samples(count > _FEW * len(case) and 2 * count > n, count, n, more)
 
 
 def still_rising(best: Tensor) -> Tensor:
@@ -93,23 +106,12 @@ def still_rising(best: Tensor) -> Tensor:
 
 
 def _steps(case: Case) -> Finding:
-    longer = case.attacked(replace(case.effort.plain, steps=_MORE * case.effort.steps))
-    gained, lost, bad = beats(longer.success.cpu(), case.broken)
-    title = "More steps find no more"
     steps = _MORE * case.effort.steps
-    detail = f"{steps} steps break {gained} of n = {len(case)} samples that the evaluation left, and miss {lost} of its"
-    remedy = f"More steps: {steps}." if bad else ""
-    return Finding(
-        "more-steps",
-        title,
-        judged(bad),
-        float(gained),
-        detail,
-        remedy,
-        "samples",
-        None,
-        (f"steps:{steps}",) if bad else (),
-    )
+    longer = case.attacked(replace(case.effort.plain, steps=steps))
+    gained, lost, bad = beats(longer.success.cpu(), case.broken)
+    detail = f"{steps} steps: {gained} of n = {len(case)} samples broken that the evaluation left, {lost} of its missed"
+    question = Question("more-steps", "More steps find no more", f"More steps: {steps}.", (f"steps:{steps}",))
+    return question.finding(bad, float(gained), detail, "samples")
 
 
 def _sizes(case: Case) -> list[Finding]:
@@ -118,32 +120,24 @@ def _sizes(case: Case) -> list[Finding]:
         sets = [case.rows.set.resized(size / 2), case.rows.set.resized(size * 2)]
     except NotAvailable:
         return []
-    assert case.white is not None
+    assert case.white is not None  # asked of differentiable models only
     half, double = (case.attacked(case.effort.plain, within=s.within(case.model.domain)).success.cpu() for s in sets)
     same = case.white.success.cpu()
-    given_up = (half & ~same) | (same & ~double)
-    bad = int(given_up.sum()) > _FEW * len(case)
+    count = int(((half & ~same) | (same & ~double)).sum())
     more = " fall in a set and stand in one twice as large"
-    return [shared(case, int(given_up.sum()), "larger-sizes", "A larger set never hurts the attack", judged(bad), more)]
+    return [LARGER.of_samples(count > _FEW * len(case), count, len(case), more)]
 
 
 def _unbounded(case: Case) -> list[Finding]:
     domain = case.model.domain
-    if case.rows.set.parametric or not bool(torch.isfinite(torch.cat([*domain.limits(case.rows.x0[:1])])).all()):
+    limits = torch.cat([*domain.limits(case.rows.x0[:1])])
+    if case.rows.set.parametric or not bool(limits.isfinite().all()):
         return []
     standing = torch.ones(len(case), dtype=torch.bool)
     for loss in ("margin", "ce"):
-        attack = APGD(steps=case.effort.steps, loss=loss)
-        standing &= ~case.attacked(attack, within=domain).success.cpu()
+        if bool(standing.any()):
+            attack = APGD(steps=case.effort.steps, loss=loss)
+            standing &= ~case.attacked(attack, within=domain).success.cpu()
     count = int(standing.sum())
-    title = "Without a limit everything falls"
-    return [
-        shared(
-            case,
-            count,
-            "unbounded",
-            title,
-            judged(count > _FEW * len(case)),
-            " stand against a white-box attack in the whole data box",
-        )
-    ]
+    more = " stand against a white-box attack in the whole data box"
+    return [UNBOUNDED.of_samples(count > _FEW * len(case), count, len(case), more)]

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlepoint.check.counts import clopper_pearson
 from saddlepoint.check.witness import replay
 from saddlepoint.data import Batch, Data
-from saddlepoint.evaluation.doctor.case import judged
+from saddlepoint.evaluation.doctor.case import Question
 from saddlepoint.evaluation.replay import Blobs, Inputs
 from saddlepoint.ledger import Ledger
 from saddlepoint.spec import Evidence, Model, Verdict, fold
@@ -85,19 +84,31 @@ def batch_of(known: list[Remembered]) -> tuple[Batch, Tensor]:
     return Batch(x, y, tuple(s.sample for s in subjects)), torch.tensor([k.broken for k in known])
 
 
+CRASHES = Question(
+    "crashes",
+    "No method ended in an error",
+    "Mend what they say and run the same command again: an attack that crashed shows nothing.",
+    if_bad="unknown",
+)
+AGAIN = "Run `saddlepoint replay`, and the evaluation again on this machine."
+SILENT = Question("silent-success", "No success was overlooked", AGAIN)
+FALLEN = Question("fallen-witness", "Every witness still breaks its sample", AGAIN)
+NO_WHITE_BOX = Question(
+    "no-white-box",
+    "What stands was attacked with gradients",
+    "Give gradients to the attack: `saddlepoint run --adapt` looks for what stops them.",
+)
+
+
 def record(ledger: Ledger, model: Model, threat: str, known: list[Remembered]) -> Iterator[Finding]:
     """The ledger's own findings."""
     witnessed = [k for k in known if k.witness is not None]
     if witnessed:
         yield from _witnesses(model, threat, witnessed)
     crashes = ledger.failures(model.digest, threat)
-    count = sum(c for _, _, c in crashes)
+    count = sum(samples for _, _, samples in crashes)
     worst = f"{crashes[0][0]} on {crashes[0][2]} samples: {crashes[0][1]}" if crashes else "no method failed"
-    remedy = (
-        "Mend what they say and run the same command again: an attack that crashed shows nothing." if crashes else ""
-    )
-    title = "No method ended in an error"
-    yield Finding("crashes", title, judged(count > 0, "unknown"), float(count), worst, remedy, "samples × methods")
+    yield CRASHES.finding(count > 0, float(count), worst, "samples × methods")
     yield from _methods(ledger, model.digest, threat, known)
 
 
@@ -106,23 +117,9 @@ def _witnesses(model: Model, threat: str, known: list[Remembered]) -> Iterator[F
     points = torch.stack([k.witness for k in known if k.witness is not None])
     breaks = replay(model, threat, x, y, points).value <= 0
     broken = torch.tensor([k.broken for k in known])
-    for id, title, bad, of in (
-        ("silent-success", "No success was overlooked", breaks & ~broken, ~broken),
-        ("fallen-witness", "Every witness still breaks its sample", ~breaks & broken, broken),
-    ):
-        count, n = int(bad.sum()), int(of.sum())
-        remedy = "Run `saddlepoint replay`, and the evaluation again on this machine." if count else ""
-        detail = f"{count} of n = {n} samples looked at"
-        yield Finding(
-            id,
-            title,
-            judged(count > 0),
-            count / max(1, n),
-            detail,
-            remedy,
-            "share of samples",
-            clopper_pearson(count, n),
-        )
+    for question, bad, of in ((SILENT, breaks & ~broken, ~broken), (FALLEN, ~breaks & broken, broken)):
+        count = int(bad.sum())
+        yield question.of_samples(count > 0, count, int(of.sum()), " looked at")
 
 
 def _methods(ledger: Ledger, model: str, threat: str, known: list[Remembered]) -> Iterator[Finding]:
@@ -134,13 +131,5 @@ def _methods(ledger: Ledger, model: str, threat: str, known: list[Remembered]) -
     names = ", ".join(sorted({r.method.name for r in rows})) or "nothing"
     without = sum(content not in sloped for content in standing)
     bad = without > 0 and json.loads(threat)["access"] in ("GRADIENT", "GRAPH")
-    yield Finding(
-        "no-white-box",
-        "What stands was attacked with gradients",
-        judged(bad),
-        without / len(standing),
-        f"{without} of n = {len(standing)} samples that stand saw no gradient; they were attacked by {names}",
-        "Give gradients to the attack: `saddlepoint run --adapt` looks for what stops them." if bad else "",
-        "share of samples",
-        clopper_pearson(without, len(standing)),
-    )
+    more = f" that stand saw no gradient; they were attacked by {names}"
+    yield NO_WHITE_BOX.of_samples(bad, without, len(standing), more)

@@ -4,7 +4,7 @@
 
 z̃ are the scores, centred and divided by their deviation. The copy is local: it has to agree with f near the samples,
 where the attack moves, and nowhere else. Papernot et al. 2017, "Practical Black-Box Attacks against Machine Learning".
-Cost: QUERIES forwards of the model for each sample.
+Cost: QUERIES forwards of the model for each sample; of a random model single draws, which the fit averages.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ def _asked(case: Case) -> tuple[Tensor, Tensor]:
     wide = rows.set
     with suppress(NotAvailable):
         wide = rows.set.resized(rows.set.size * 2).within(case.model.domain)
-    points, scores = [rows.x0], [case.model(rows.x0)]
-    for i in range(QUERIES - 1):
-        at = wide.render(rows.x0, wide.sample(rows.x0, case.draws(f"query-{i}")))
+    sampling = case.model.sampling
+    points, scores = [], []
+    for i in range(QUERIES):
+        at = wide.render(rows.x0, wide.sample(rows.x0, case.draws(f"query-{i}"))) if i else rows.x0
         points.append(at)
-        scores.append(case.model(at))
+        scores.append(case.model(at) if sampling is None else sampling.draw(at, i))
     z = torch.cat(scores)
     z = z - z.mean(1, keepdim=True)
     return torch.cat(points), z / z.std().clamp_min(torch.finfo(z.dtype).tiny)
