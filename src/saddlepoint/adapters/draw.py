@@ -47,7 +47,8 @@ class Draw(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        kwargs.pop("generator", None)
+        if "generator" in kwargs:
+            kwargs["generator"] = None  # the global one, which is seeded below
         shape = _shape(args)
         share = self._share(func.name(), shape)
         self.asked.append((func.name(), shape))
