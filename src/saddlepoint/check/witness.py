@@ -13,6 +13,7 @@ A randomised predictor has no margin to be read off: there fresh draws are count
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -50,17 +51,20 @@ def replay(
     x0: Shaped[Tensor, "b ..."],
     y: Int64[Tensor, " b"],
     witness: Shaped[Tensor, "b ..."] | None = None,
+    padded: bool = False,
 ) -> Replay:
     """Re-check witnesses (points, or parameters of a rendered set) of samples x0 with labels y.
 
-    `witness=None` takes each sample as its own witness.
+    `witness=None` takes each sample as its own witness. `padded` fills every batch up by repeating its last row, so
+    that a value does not depend on how many witnesses are looked at together.
     """
     described = json.loads(threat)
     goal = _goal(described["goal"])
     points, allowed = (x0, _itself(described["set"], x0)) if witness is None else _points(described["set"], x0, witness)
     if model.sampling is not None:
         return _counted(model, goal, points, y, allowed.cpu())
-    many = torch.cat([goal.margin(model(p), t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)])
+    parts = zip(points.split(BATCH), y.split(BATCH), strict=True)
+    many = torch.cat([goal.margin(_scores(model, p, padded), t) for p, t in parts])
     one = many.clone()
     for i in torch.nonzero(many <= 0)[:, 0].tolist():  # only a claim of "broken" rests on the batch layout
         one[i] = goal.margin(model(points[i : i + 1]), y[i : i + 1])[0]
@@ -70,7 +74,7 @@ def replay(
         allowed=allowed,
         value=value.cpu(),
         disagree=((one <= 0) != (many <= 0)).cpu(),
-        margin_f64_upper=_float64(model, goal, points, y) if isinstance(model.graph, Graph) else None,
+        margin_f64_upper=_float64(model, goal, points, y, padded) if isinstance(model.graph, Graph) else None,
         survives_8bit=_rounded(model, goal, points, y, broken) if _is_image(model) else None,
     )
 
@@ -100,13 +104,20 @@ def _itself(described: dict[str, Any], x0: Tensor) -> Tensor:
     return inside(box, x0, x0) if box else x0.isfinite().flatten(1).all(1).cpu()
 
 
-def _float64(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor) -> Tensor:
+def _scores(fn: Callable[[Tensor], Tensor], points: Tensor, padded: bool) -> Tensor:
+    missing = BATCH - len(points)
+    if not padded or missing == 0:
+        return fn(points)
+    return fn(torch.cat([points, points[-1:].expand(missing, *points.shape[1:])]))[: len(points)]
+
+
+def _float64(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tensor, padded: bool) -> Tensor:
     graph = model.graph
     assert isinstance(graph, Graph)  # narrowing for the type checker; the caller has looked
     wide = graph.to(torch.float64)
     margins = []
     for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True):
-        z = wide(p.double())
+        z = _scores(wide, p.double(), padded)
         margins.append(goal.margin(z, t) + _FLOAT64_ALLOWANCE * (1 + z.abs().amax(1)))
     return torch.cat(margins).cpu()
 

@@ -110,7 +110,7 @@ def _joined(parts: list[Result]) -> Result:
 
 def _clean(model: Model, unit: Unit, work: Work) -> Result:
     begun = time.perf_counter()
-    seen = replay(model, unit.threat.canonical(), unit.x, unit.y)
+    seen = replay(model, unit.threat.canonical(), unit.x, unit.y, padded=work.deterministic)
     shared = _share(begun, len(unit.y), forwards=_draws(model))
     costs = [replace(shared, forwards=shared.forwards + _drawn(seen, i)) for i in range(len(unit.y))]
     wrong = torch.nonzero(seen.value <= 0)[:, 0]
@@ -154,7 +154,7 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     index = torch.tensor(keep, device=unit.x.device)
     part = replace(unit, x=unit.x[index], y=unit.y[index], subjects=tuple(unit.subjects[i] for i in keep))
     witness = outcome.best_point[index]
-    seen = replay(model, unit.threat.canonical(), part.x, part.y, witness)
+    seen = replay(model, unit.threat.canonical(), part.x, part.y, witness, work.deterministic)
     name, data = pack({"witness": witness})
     costs = [
         Cost(
