@@ -5,13 +5,15 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV   ?= .venv
+PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
 JOBS   ?= 2
 # One thread a process: on networks this small more threads only wait for each other (4 to 15 times slower on busy cores).
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory nightly clean
+.PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps bench-attacks-minimum \
+  bench-attacks-strong bench-attacks-invariance nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,8 +84,29 @@ bench-bracket: $(VENV)/stamp-run  ## the bracket of a published certified networ
 bench-memory: $(VENV)/stamp-run  ## peak memory of a run at 1,000 and at 10,000 samples (needs ../shared/data)
 	@$(BIN)/python benchmarks/memory.py
 
+# --- attacks beside the peers: an environment of its own, rows that exist are not measured again ---
+$(PEERS)/stamp: pyproject.toml constraints.txt benchmarks/peers/install.sh
+	@echo "==> installing saddlepoint and the attack libraries it is compared with into $(PEERS)"
+	@PYTHON=$(PYTHON) sh benchmarks/peers/install.sh "$(PEERS)"
+	@touch $@
+
+bench-attacks: bench-attacks-steps bench-attacks-minimum bench-attacks-strong bench-attacks-invariance  ## all of it, about two hours
+
+bench-attacks-steps: $(PEERS)/stamp  ## steps per second of PGD, ours and the peers'
+	@$(PEERS)/bin/python benchmarks/attacks/steps.py
+
+bench-attacks-minimum: $(PEERS)/stamp  ## minimum-size attacks, ours and the peers'
+	@$(PEERS)/bin/python benchmarks/attacks/minimum.py
+
+bench-attacks-strong: $(PEERS)/stamp  ## the plan strong against autoattack
+	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/strong.py --n 1000 --seeds 0 --threads 1
+	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/strong.py --n 200 --seeds 0 1 2 --threads 1
+
+bench-attacks-invariance: $(PEERS)/stamp  ## verdicts against batch size, workers and resuming
+	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/invariance.py
+
 nightly: $(VENV)/stamp-test  ## everything, the slow tests too
 	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --doctest-modules src tests
 
 clean:  ## removes the environment and everything built
-	rm -rf $(VENV) docs/_build docs/api/generated demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) docs/_build docs/api/generated demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
