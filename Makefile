@@ -13,7 +13,7 @@ JOBS   ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps bench-attacks-minimum \
-  bench-attacks-strong bench-attacks-invariance nightly clean
+  bench-attacks-strong bench-attacks-invariance bench-attacks-affine nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,7 +90,7 @@ $(PEERS)/stamp: pyproject.toml constraints.txt benchmarks/peers/install.sh
 	@PYTHON=$(PYTHON) sh benchmarks/peers/install.sh "$(PEERS)"
 	@touch $@
 
-bench-attacks: bench-attacks-steps bench-attacks-minimum bench-attacks-strong bench-attacks-invariance  ## all of it, about two hours
+bench-attacks: bench-attacks-steps bench-attacks-minimum bench-attacks-strong bench-attacks-invariance bench-attacks-affine  ## all of it, about two hours
 
 bench-attacks-steps: $(PEERS)/stamp  ## steps per second of PGD, ours and the peers'
 	@$(PEERS)/bin/python benchmarks/attacks/steps.py
@@ -104,6 +104,9 @@ bench-attacks-strong: $(PEERS)/stamp  ## the plan strong against autoattack
 
 bench-attacks-invariance: $(PEERS)/stamp  ## verdicts against batch size, workers and resuming
 	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/invariance.py
+
+bench-attacks-affine: $(PEERS)/stamp  ## minimum sizes on affine models against the closed form
+	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/affine.py
 
 nightly: $(VENV)/stamp-test  ## everything, the slow tests too
 	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --doctest-modules src tests
