@@ -123,12 +123,20 @@ def _laid_out(graph: Graph, dtype: torch.dtype, last: bool = True) -> Callable[[
     """The graph in a floating type, images and convolution weights channels last or first."""
 
     def ordered(t: Tensor) -> Tensor:
-        return t.contiguous(memory_format=torch.channels_last) if last and t.dim() == 4 else t
+        if not last or t.dim() != 4:
+            return t
+        # with one channel `contiguous` sees nothing to do, and the layers behind would run channels first
+        return torch.empty_like(t, memory_format=torch.channels_last).copy_(t)
 
     graph = graph.to(dtype)
     nodes = [replace(n, op=replace(n.op, **{k: ordered(t) for k, t in n.op.tensors().items()})) for n in graph.nodes]  # pyright: ignore[reportArgumentType]
     laid = replace(graph, nodes=tuple(nodes))
-    return lambda x: laid(ordered(x.to(dtype))).float()
+
+    def fn(x: Tensor) -> Tensor:
+        x = x.to(dtype)
+        return laid(x.contiguous(memory_format=torch.channels_last) if last and x.dim() == 4 else x).float()
+
+    return fn
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
