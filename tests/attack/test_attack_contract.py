@@ -7,7 +7,19 @@ from collections.abc import Callable
 import pytest
 from contract import Trial, promises
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, DeepFool, Grid, RandomSearch, Square
+from saddlepoint.attack import (
+    APGD,
+    EAD,
+    FAB,
+    LBFGS,
+    PGD,
+    APGDTargeted,
+    CarliniWagner,
+    DeepFool,
+    Grid,
+    RandomSearch,
+    Square,
+)
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -22,6 +34,9 @@ TRIALS = {
     "apgd-l2": Trial(APGD(steps=6, loss="dlr", restarts=2), L2_),
     "apgd-l1-polished": Trial(APGD(steps=5, polish=True), L1_),
     "apgd-targeted": Trial(APGDTargeted(steps=4, count=3), LINF),
+    "cw-l2": Trial(CarliniWagner(steps=6, constants=2, constant=1.0, rate=0.2), L2_),
+    "ead-l1": Trial(EAD(steps=5, constants=2, constant=1.0, rate=0.1), L1_),
+    "lbfgs-l2": Trial(LBFGS(steps=4, constants=2, count=2), L2_),
     "deepfool-linf": Trial(DeepFool(steps=2, candidates=3), LINF),
     "deepfool-l2": Trial(DeepFool(steps=3, candidates=2, search=0), L2_),
     "deepfool-l1": Trial(DeepFool(steps=2, candidates=3), L1_),

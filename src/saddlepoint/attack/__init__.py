@@ -12,8 +12,11 @@ from saddlepoint.attack.fixed.grid import Grid as Grid
 from saddlepoint.attack.fixed.pgd import PGD as PGD
 from saddlepoint.attack.fixed.random_search import RandomSearch as RandomSearch
 from saddlepoint.attack.fixed.square import Square as Square
+from saddlepoint.attack.minimum.carlini_wagner import CarliniWagner as CarliniWagner
 from saddlepoint.attack.minimum.deepfool import DeepFool as DeepFool
+from saddlepoint.attack.minimum.elastic_net import EAD as EAD
 from saddlepoint.attack.minimum.fab import FAB as FAB
+from saddlepoint.attack.minimum.lbfgs import LBFGS as LBFGS
 from saddlepoint.attack.protocol import Answers as Answers
 from saddlepoint.attack.protocol import Ask as Ask
 from saddlepoint.attack.protocol import Attack as Attack

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, DeepFool, Grid, RandomSearch, Square
+from saddlepoint.attack import (
+    APGD,
+    EAD,
+    FAB,
+    LBFGS,
+    PGD,
+    APGDTargeted,
+    CarliniWagner,
+    DeepFool,
+    Grid,
+    RandomSearch,
+    Square,
+)
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
@@ -22,8 +34,11 @@ METHODS: dict[str, type] = {
     "pgd": PGD,
     "apgd": APGD,
     "apgd-t": APGDTargeted,
+    "cw": CarliniWagner,
     "deepfool": DeepFool,
+    "ead": EAD,
     "fab-t": FAB,
+    "lbfgs": LBFGS,
     "random": RandomSearch,
     "grid": Grid,
     "square": Square,
