@@ -6,21 +6,25 @@ from collections.abc import Callable
 
 import pytest
 from contract import Trial, promises
+from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 from saddlepoint.attack import (
     APGD,
+    BIM,
     EAD,
     FAB,
+    FGSM,
     LBFGS,
+    MIFGSM,
     PGD,
     APGDTargeted,
     CarliniWagner,
     DeepFool,
+    FrankWolfe,
     Grid,
     RandomSearch,
     Square,
 )
-from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
 TRIALS = {
@@ -48,6 +52,16 @@ TRIALS = {
     "square-l1": Trial(Square(queries=8), L1_),
     "apgd-l1-large": Trial(APGD(steps=7, large_radii=True), L1_),
     "apgd-targeted-l1": Trial(APGDTargeted(steps=4, count=2), L1_),
+    "fgsm": Trial(FGSM(), LINF),
+    "fgsm-l1": Trial(FGSM(loss="margin"), L1_),
+    "fgsm-spatial": Trial(FGSM(), SPATIAL),
+    "bim": Trial(BIM(steps=3), L2_),
+    "mi-fgsm": Trial(MIFGSM(steps=4), LINF),
+    "mi-fgsm-l1": Trial(MIFGSM(steps=4), L1_),
+    "frank-wolfe-linf": Trial(FrankWolfe(steps=5), LINF),
+    "frank-wolfe-l2": Trial(FrankWolfe(steps=4, restarts=2, random_start=True, loss="ce"), L2_),
+    "frank-wolfe-l1-open": Trial(FrankWolfe(steps=5, step_rule="open"), L1_),
+    "frank-wolfe-patch": Trial(FrankWolfe(steps=4), Patch(2, 2)),
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),

@@ -8,7 +8,11 @@ from saddlepoint.attack.engine.outcome import Outcome as Outcome
 from saddlepoint.attack.engine.outcome import Progress as Progress
 from saddlepoint.attack.fixed.apgd import APGD as APGD
 from saddlepoint.attack.fixed.apgd_targeted import APGDTargeted as APGDTargeted
+from saddlepoint.attack.fixed.bim import BIM as BIM
+from saddlepoint.attack.fixed.fgsm import FGSM as FGSM
+from saddlepoint.attack.fixed.frank_wolfe import FrankWolfe as FrankWolfe
 from saddlepoint.attack.fixed.grid import Grid as Grid
+from saddlepoint.attack.fixed.mi_fgsm import MIFGSM as MIFGSM
 from saddlepoint.attack.fixed.pgd import PGD as PGD
 from saddlepoint.attack.fixed.random_search import RandomSearch as RandomSearch
 from saddlepoint.attack.fixed.square import Square as Square

@@ -4,16 +4,23 @@
     margin   max_{j≠y} z_j − z_y                  targeted: z_t − z_y
     dlr      −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3 + 1e-12)
                                                   targeted: −(z_y − z_t) / (z_π1 − ½(z_π3 + z_π4) + 1e-12)
+    pm       2 artanh(max_{j≠y} p_j − p_y)        targeted: 2 artanh(p_t − p_y),    p = softmax z
 
 ce is the log-odds u of "not y". The cross-entropy is softplus(u), an increasing function of it: every steepest step
 and every comparison of a schedule is the same, but u does not saturate, where the cross-entropy's value and slope
 round to 0 as soon as a network is confident (10 % of the samples of a network with logits × 200).
+pm is the margin M between probabilities (arXiv 2411.15210), again up to an increasing function: M rounds to −1 from a
+gap of 37 logits on, but log (1 + M) / (1 − M) is a difference of two log-sums,
+    log(2 e^{z_r} + Σ_{j≠r,y} e^{z_j}) − log(2 e^{z_y} + Σ_{j≠r,y} e^{z_j}),    r the rival or the target.
+With two classes it is the margin; far from the boundary it is the ce of "not y" with the rival counted twice.
 DLR: Croce & Hein 2020, eq. 6 and 7; π sorts the logits downwards. It needs three classes, targeted four: below
 that it is undefined (z_π1 − z_π3 has no third logit, or all of the quotient is constant), and the margin takes
 its place. Row i of a loss depends on row i alone; nothing is averaged over the batch.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int64
@@ -47,7 +54,13 @@ def dlr(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"], target: Int64[Tensor, "
     return margin(z, y, target) / (spread + _TINY)
 
 
-LOSSES: dict[str, Objective] = {"ce": ce, "margin": margin, "dlr": dlr}
+def pm(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"], target: Int64[Tensor, " b"] | None) -> Float[Tensor, " b"]:
+    """Probability margin against y, or for the target, in log-odds: it does not saturate."""
+    rival = z.scatter(1, y[:, None], -torch.inf).argmax(1) if target is None else target
+    return _doubled(z, rival, y) - _doubled(z, y, rival)
+
+
+LOSSES: dict[str, Objective] = {"ce": ce, "margin": margin, "dlr": dlr, "pm": pm}
 
 
 def objective(name: str) -> Objective:
@@ -59,6 +72,12 @@ def objective(name: str) -> Objective:
 
 def _pick(z: Tensor, index: Tensor) -> Tensor:
     return z.gather(1, index[:, None])[:, 0]
+
+
+def _doubled(z: Tensor, counted: Tensor, without: Tensor) -> Tensor:
+    """log(2 e^{z_counted} + Σ_{j ≠ counted, without} e^{z_j})."""
+    twice = z.scatter_add(1, counted[:, None], torch.full_like(z[:, :1], math.log(2)))
+    return twice.scatter(1, without[:, None], -torch.inf).logsumexp(1)
 
 
 def _rival(z: Tensor, y: Tensor) -> Tensor:

@@ -10,25 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.attack import (
-    APGD,
-    EAD,
-    FAB,
-    LBFGS,
-    PGD,
-    APGDTargeted,
-    CarliniWagner,
-    DeepFool,
-    Grid,
-    RandomSearch,
-    Square,
-)
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
 from saddlepoint.evaluation.plan_file import read_plan
 from saddlepoint.evaluation.stages import Clean, Stage
 from saddlepoint.spec import Threat
+
+from saddlepoint.attack import (
+    APGD,
+    BIM,
+    EAD,
+    FAB,
+    FGSM,
+    LBFGS,
+    MIFGSM,
+    PGD,
+    APGDTargeted,
+    CarliniWagner,
+    DeepFool,
+    FrankWolfe,
+    Grid,
+    RandomSearch,
+    Square,
+)
 
 METHODS: dict[str, type] = {
     "pgd": PGD,
@@ -41,6 +46,10 @@ METHODS: dict[str, type] = {
     "lbfgs": LBFGS,
     "random": RandomSearch,
     "grid": Grid,
+    "frank-wolfe": FrankWolfe,
+    "mi-fgsm": MIFGSM,
+    "bim": BIM,
+    "fgsm": FGSM,
     "square": Square,
     "interval": Interval,
     "crown": CROWN,
