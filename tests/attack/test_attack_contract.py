@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from contract import Trial, promises
-from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 from saddlepoint.attack import (
     APGD,
@@ -25,6 +24,7 @@ from saddlepoint.attack import (
     RandomSearch,
     Square,
 )
+from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
 TRIALS = {

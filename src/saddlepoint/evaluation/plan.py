@@ -10,13 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.bound import CROWN, Interval
-from saddlepoint.core.errors import InputError
-from saddlepoint.evaluation.named_plans import NAMED
-from saddlepoint.evaluation.plan_file import read_plan
-from saddlepoint.evaluation.stages import Clean, Stage
-from saddlepoint.spec import Threat
-
 from saddlepoint.attack import (
     APGD,
     BIM,
@@ -34,6 +27,12 @@ from saddlepoint.attack import (
     RandomSearch,
     Square,
 )
+from saddlepoint.bound import CROWN, Interval
+from saddlepoint.core.errors import InputError
+from saddlepoint.evaluation.named_plans import NAMED
+from saddlepoint.evaluation.plan_file import read_plan
+from saddlepoint.evaluation.stages import Clean, Stage
+from saddlepoint.spec import Threat
 
 METHODS: dict[str, type] = {
     "pgd": PGD,
