@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from random_nets import SHAPE, Everything, Noise, Private, ResizePad, behind, samples, trained
 from torch import nn
 
+from random_nets import SHAPE, Everything, Noise, Private, ResizePad, behind, samples, trained
 from saddlepoint.adapters import averaged, from_torch, with_straight_through
 from saddlepoint.adapters.averaged import Drawn
 from saddlepoint.attack import PGD, Rows

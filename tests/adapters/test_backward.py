@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from random_nets import SHAPE, Noise, behind, samples, trained
 from torch import nn
 
+from random_nets import SHAPE, Noise, behind, samples, trained
 from saddlepoint.adapters import from_callable, from_torch, remedied, suspects, with_backward, with_straight_through
 from saddlepoint.adapters.remedies import gain
 from saddlepoint.attack import PGD, Rows

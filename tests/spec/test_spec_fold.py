@@ -124,6 +124,15 @@ def test_failure_probabilities_add_up():
     assert bracket.failure_probability == pytest.approx(0.003)
 
 
+def test_every_row_that_could_have_decided_counts_towards_the_failure_probability():
+    """The best of ten tries at level 0.01 fails with probability up to 0.1, not 0.01; a repeated row is one try."""
+    tries = [row(value=0.1 * i, method=f"m{i}", failure_probability=0.01) for i in range(10)]
+    assert fold(tries).failure_probability == pytest.approx(0.1)
+    assert fold(tries + tries).failure_probability == pytest.approx(0.1)
+    refuted = replace(tries[0], status="refuted")
+    assert fold([refuted, *tries[1:]]).failure_probability == pytest.approx(0.09)
+
+
 def test_nan_is_no_evidence():
     with pytest.raises(InputError, match="NaN"):
         row(value=float("nan"))

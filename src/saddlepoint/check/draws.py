@@ -5,7 +5,7 @@
 k of n fresh draws were wrong, L is the one-sided lower limit of Clopper and Pearson. The point breaks the predictor
 (m ≤ 0) only if L ≥ 1/2: a single answer is wrong at least as often as right. One lucky draw shows nothing: L(1, 256) is
 about 4e-9 at failure 1e-6. The draws that the point was found with are not among the n, and how many are drawn is
-decided by those: all where their mean is wrong, else as many as they were.
+decided by those: all where half of them are wrong, else as many as they were.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def count(model: Model, goal: Goal, points: Float[Tensor, "b ..."], y: Int64[Ten
     how = model.sampling
     if how is None:
         raise NotAvailable(f"{model.name} has no draws to count.", "Give averaged(model, draws) of a random model.")
-    promising = goal.margin(model(points), y) <= 0
-    drawn = torch.where(promising, how.confirm, min(how.draws, how.confirm))
+    votes = sum((goal.margin(how.draw(points, i), y) <= 0).long() for i in range(how.draws))
+    drawn = torch.where(2 * votes >= how.draws, how.confirm, min(how.draws, how.confirm))
     wrong = torch.zeros_like(y)
     for i in range(how.confirm):
         left = (i < drawn).nonzero()[:, 0]
@@ -48,5 +48,5 @@ def count(model: Model, goal: Goal, points: Float[Tensor, "b ..."], y: Int64[Ten
         wrong[left] += goal.margin(how.draw(points[left], how.draws + i), y[left]) <= 0
     lower = [clopper_pearson(k, n, 1 - 2 * how.failure)[0] for k, n in zip(wrong.tolist(), drawn.tolist(), strict=True)]
     limit = torch.tensor(lower, dtype=torch.float64)
-    failure = torch.where(wrong.cpu() > 0, how.failure, 0.0).double()  # P(wrong) ≥ 0 needs no luck
+    failure = how.failure * (wrong.cpu() > 0).double()  # P(wrong) ≥ 0 needs no luck
     return Counted(wrong.cpu(), drawn.cpu(), 1 - 2 * limit, failure)

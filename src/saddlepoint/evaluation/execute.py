@@ -134,6 +134,7 @@ def _attack(model: Model, unit: Unit, attack: Attack, work: Work) -> Result:
     settings = EngineSettings(
         batch=work.batch,
         seed=work.seed,
+        drop=model.sampling is None,  # where the draws at hand first tip over, fresh ones are as often right as wrong
         deterministic=work.deterministic,
         queries=None if unit.threat.queries is None else max(1, unit.threat.queries // _draws(model)),
         stop=work.late,

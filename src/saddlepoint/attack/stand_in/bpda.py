@@ -97,7 +97,7 @@ class Passing(TorchFunctionMode):
         if full == "_set_grad_enabled" and not args[0]:
             self.replaced["no_grad"] += torch.is_grad_enabled()
             return None
-        if (full == "detach" or func is _DATA) and _passes(args[0]):
+        if (full == "detach" or func == _DATA) and _passes(args[0]):
             self.replaced["detach"] += 1
             return args[0].view_as(args[0])
         name, in_place = full.strip("_"), full.endswith("_") and not full.startswith("__")
