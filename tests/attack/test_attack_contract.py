@@ -24,6 +24,8 @@ from saddlepoint.attack import (
     RandomSearch,
     Square,
 )
+from saddlepoint.attack.transfer import Diverse, Nesterov, Scaled, Smoothed
+from saddlepoint.attack.universal import Universal
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -65,6 +67,9 @@ TRIALS = {
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),
+    "si-ni-di-ti": Trial(Diverse(Scaled(Smoothed(Nesterov(PGD(steps=2)), radius=1), copies=2), low=0.7), LINF),
+    "si-apgd-l2": Trial(Scaled(APGD(steps=3), copies=2), L2_),
+    "universal": Trial(Universal(steps=3), LINF),
 }
 
 

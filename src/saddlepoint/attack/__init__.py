@@ -25,3 +25,8 @@ from saddlepoint.attack.protocol import Answers as Answers
 from saddlepoint.attack.protocol import Ask as Ask
 from saddlepoint.attack.protocol import Attack as Attack
 from saddlepoint.attack.rows import Rows as Rows
+from saddlepoint.attack.transfer import Diverse as Diverse
+from saddlepoint.attack.transfer import Nesterov as Nesterov
+from saddlepoint.attack.transfer import Scaled as Scaled
+from saddlepoint.attack.transfer import Smoothed as Smoothed
+from saddlepoint.attack.universal import Universal as Universal

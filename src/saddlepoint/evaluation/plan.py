@@ -26,6 +26,7 @@ from saddlepoint.attack import (
     Grid,
     RandomSearch,
     Square,
+    Universal,
 )
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.core.errors import InputError
@@ -50,6 +51,7 @@ METHODS: dict[str, type] = {
     "bim": BIM,
     "fgsm": FGSM,
     "square": Square,
+    "universal": Universal,
     "interval": Interval,
     "crown": CROWN,
 }
