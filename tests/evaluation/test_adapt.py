@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
+from functools import cache
 
 import defences
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saddlepoint.adapters import from_torch
 from saddlepoint.adapters.averaged import averaged
@@ -34,7 +36,7 @@ N = 40
 TEST = load_data("digits:test")
 BATCH = TEST.take(list(range(N)))
 THREAT = Threat(Linf(defences.EPSILON))
-SMALL = Effort(samples=20, plain=APGD(steps=20), tries=100)
+SMALL = Effort(samples=20, plain=APGD(steps=20), tries=60)
 
 
 def model_of(net: nn.Module) -> Model:
@@ -45,13 +47,33 @@ def naive(net: nn.Module) -> float:
     return float(defences.naive_pgd(net, BATCH.x, BATCH.y, float(defences.EPSILON)).float().mean())
 
 
-def adapted_accuracy(net: nn.Module) -> tuple[float, list[Finding]]:
-    """Robust accuracy (the attacked end of the bracket) of the adapted run, and what the examination found."""
+@dataclass(frozen=True)
+class Adapted:
+    """What an adapted run said: the attacked end of the bracket, findings, and the witnesses that count."""
+
+    attacked: float
+    findings: tuple[Finding, ...]
+    points: Tensor
+    y: Tensor
+    risks: tuple[float, ...]
+
+
+def adapted(net: nn.Module) -> Adapted:
+    """Examine, adapt and run."""
     request = Request(model_of(net), TEST, (THREAT,), plan_named("quick"), n=N)
     adaptation = adapt(request, SMALL)
     with Ledger.temporary() as book:
         run(adaptation.request(request), book)
-        return book.bracket().attacked, list(adaptation.findings)
+        rows = [e for e in book.evidence(*book.threats()[0]) if e.side == "upper" and e.value <= 0 and e.proof]
+        points = torch.stack([book.blob(e.proof)["witness"][e.row] for e in rows])
+        y = torch.tensor([e.subject.label for e in rows])
+        risks = tuple(e.failure_probability for e in rows)
+        return Adapted(book.bracket().attacked, adaptation.findings, points, y, risks)
+
+
+@cache
+def adapted_single(name: str) -> Adapted:
+    return adapted(defences.SINGLE[name]())
 
 
 def test_the_undefended_network_keeps_nothing():
@@ -60,11 +82,15 @@ def test_the_undefended_network_keeps_nothing():
 
 @pytest.mark.parametrize("name", sorted(defences.SINGLE))
 def test_single_defences_fool_naive_pgd_and_nothing_else(name):
-    net = defences.SINGLE[name]()
-    assert naive(net) >= 0.5
-    attacked, findings = adapted_accuracy(net)
-    assert any(finding.fires for finding in findings)
-    assert attacked <= 0.1
+    assert naive(defences.SINGLE[name]()) >= 0.5
+    found = adapted_single(name)
+    assert found.attacked <= 0.1
+    masked = {"unavailable-gradients", "zero-gradient-modules", "black-box", "transfer", "stand-in"}
+    wanted = {"loud": {"saturated-loss"}, "resizing": masked | {"randomness", "unstable-predictions"}}.get(name, masked)
+    assert wanted <= {finding.id for finding in found.findings if finding.fires}
+    for finding in found.findings:
+        assert finding.detail
+        assert bool(finding.remedy) == finding.fires
 
 
 def masking(number: int) -> nn.Module:
@@ -72,19 +98,19 @@ def masking(number: int) -> nn.Module:
     return next(net for net in (defences.composed(1000 * again + number) for again in range(20)) if naive(net) >= 0.5)
 
 
-@pytest.mark.parametrize("number", [2, 3, 9, 12, 19])
+@pytest.mark.parametrize("number", [9, 12, 14, 15, 19])
 def test_compositions_under_random_names(number):
-    attacked, findings = adapted_accuracy(masking(number))
-    assert any(finding.fires for finding in findings)
-    assert attacked <= 0.1
+    found = adapted(masking(number))
+    assert any(finding.fires for finding in found.findings)
+    assert found.attacked <= 0.1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", sorted(set(range(20)) - {2, 3, 9, 12, 19}))
+@pytest.mark.slow  # all of them are random: 20 draws a step, 256 a verdict
+@pytest.mark.parametrize("number", sorted(set(range(20)) - {9, 12, 14, 15, 19}))
 def test_more_compositions_under_random_names(number):
-    attacked, findings = adapted_accuracy(masking(number))
-    assert any(finding.fires for finding in findings)
-    assert attacked <= 0.1
+    found = adapted(masking(number))
+    assert any(finding.fires for finding in found.findings)
+    assert found.attacked <= 0.1
 
 
 def test_names_say_nothing():
@@ -97,18 +123,13 @@ def test_names_say_nothing():
 
 def test_a_random_model_is_broken_in_earnest_and_not_by_a_lucky_draw():
     """Witnesses of the adapted run are shown to the defence itself, again and again."""
-    net = defences.SINGLE["resizing"]()
-    request = Request(model_of(net), TEST, (THREAT,), plan_named("quick"), n=N)
-    with Ledger.temporary() as book:
-        run(adapt(request, SMALL).request(request), book)
-        rows = [e for e in book.evidence(*book.threats()[0]) if e.side == "upper" and e.value <= 0 and e.proof]
-        points = torch.stack([book.blob(e.proof)["witness"][e.row] for e in rows])
-        assert all(0 < e.failure_probability < 1e-3 for e in rows)
-    y = torch.tensor([e.subject.label for e in rows])
+    net, found = defences.SINGLE["resizing"](), adapted_single("resizing")
+    assert len(found.y) > 25
+    assert all(0 < risk < 1e-3 for risk in found.risks)
     with torch.no_grad():
-        right = torch.stack([net(points).argmax(1) == y for _ in range(100)]).float().mean(0)
-    assert len(rows) > 30
-    assert float(right.max()) < 0.5
+        right = torch.stack([net(found.points).argmax(1) == found.y for _ in range(100)]).float().mean(0)
+    assert float((right < 0.5).float().mean()) > 0.95  # 100 looks are a coin's toss around one half
+    assert float(right.mean()) < 0.3
 
 
 def test_nothing_is_adapted_where_nothing_is_wrong():
@@ -162,7 +183,7 @@ def test_neighbours_average_a_linear_function_to_itself():
 class Stairs(nn.Module):
     """A staircase with a slope that is zero almost everywhere, except on a steep tenth of each step."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         step = torch.floor(x * 4)
         return (step + ((x * 4 - step) * 10 - 9).clamp(min=0)) / 4
 
@@ -186,7 +207,7 @@ def test_run_adapt_on_the_command_line(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     run_ = ("run", *base, "--plan", "quick")
     assert run_app([*run_, "--ledger", str(plain)]) == 0
-    assert run_app(["doctor", str(plain), "--samples", "16", "--json", str(out)]) == 1
+    assert run_app(["doctor", str(plain), "--samples", "10", "--json", str(out)]) == 1
     told = json.loads(out.read_text())
     assert told["verdict"] == "fail"
     assert {"id", "title", "verdict", "value", "detail", "remedy", "threat"} <= set(told["findings"][0])
@@ -197,7 +218,7 @@ def test_run_adapt_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert result["adapted"][0] == "straight-through"
     assert result["bracket"]["attacked"] <= 0.1
     assert any(finding["verdict"] == "fail" for finding in result["doctor"])
-    assert run_app(["doctor", str(adapted), "--samples", "16"]) == 0
+    assert run_app(["doctor", str(adapted), "--samples", "10"]) == 0
     assert run_app(["replay", str(adapted)]) == 0
     page = tmp_path / "page.html"
     assert run_app(["report", str(plain), "--html", str(page)]) == 0
