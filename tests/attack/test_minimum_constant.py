@@ -10,7 +10,7 @@ import torch
 from attack_models import Affine, affine, convnet, images, wrap
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minimum_oracles import ratio
+from minimum_oracles import ratio, smallest
 from torch import Tensor
 
 from saddlepoint.attack import EAD, LBFGS, Attack, CarliniWagner, EngineSettings, run
@@ -49,10 +49,20 @@ def test_lbfgs_on_cross_entropy_is_exact_for_two_classes(seed: int) -> None:
     assert ratio(LBFGS(constants=12), affine(seed, 2), L2(1))[0] <= 1.01
 
 
-def test_carlini_wagner_comes_within_three_percent_away_from_the_box() -> None:
-    """For two classes: of several, the hinge follows the rival that leads at the moment, not the nearest one."""
+def test_carlini_wagner_comes_within_three_percent_for_most_samples_away_from_the_box() -> None:
+    """Two classes, five models, 30 samples: the tanh slows some of them, so the median is what is claimed.
+
+    Of several classes the hinge follows the rival that leads at the moment, not the nearest one.
+    """
     attack = CarliniWagner(steps=100, constants=4, constant=1.0, rate=0.02)
-    assert ratio(attack, central(affine(2, 2)), L2(1))[0] <= 1.03
+    found = []
+    for seed in range(5):
+        case = central(affine(seed, 2))
+        sizes = run(case.model, attack, case.rows(L2(1)), SMALLEST).size
+        found.append(sizes / smallest(case, L2(1)))
+    ratios = torch.cat(found)
+    assert bool((ratios >= 1 - 1e-9).all())
+    assert float(ratios.median()) <= 1.03
 
 
 def test_ead_finds_smaller_l1_with_more_of_it() -> None:

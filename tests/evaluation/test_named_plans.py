@@ -22,7 +22,7 @@ def test_standard_autoattack_is_the_published_list(threat: PerturbationSet) -> N
     ce, targeted, fab, square = configs("autoattack", threat)
     assert ce == APGD(steps=100, restarts=1, loss="ce", polish=False)
     assert targeted == APGDTargeted(steps=100, restarts=1, loss="dlr", count=9, polish=False)
-    assert fab == FAB(steps=100, starts=1, count=9, alpha_max=0.1, eta=1.05, beta=0.9, search=0)
+    assert fab == FAB(steps=150, starts=1, count=9, alpha_max=0.1, eta=1.05, beta=0.9, search=0)
     assert isinstance(square, Square)
     assert (square.queries, square.p_init) == (5000, 0.8)
 
@@ -30,6 +30,7 @@ def test_standard_autoattack_is_the_published_list(threat: PerturbationSet) -> N
 def test_autoattack_in_l1_has_five_restarts_and_five_targets() -> None:
     ce, targeted, fab, square = configs("autoattack", L1(12))
     assert (ce.restarts, targeted.count, fab.count, square.queries) == (5, 5, 9, 5000)  # pyright: ignore
+    assert (ce.large_radii, targeted.large_radii) == (True, True)  # pyright: ignore
 
 
 def test_autoattack_plus_and_rand() -> None:

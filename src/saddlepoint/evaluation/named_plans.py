@@ -7,17 +7,18 @@
 
 AutoAttack (Croce & Hein 2020, "Reliable evaluation…", and 2021, "Mind the box" for ℓ1; versions of its documentation):
 
-    standard ℓ∞, ℓ2   APGD-CE 100 steps, 1 restart · APGD-T 100 steps, 9 targets, DLR · FAB-T 100 steps, 9 targets ·
-                      Square 5,000 queries
+    standard ℓ∞, ℓ2   APGD-CE 100 steps, 1 restart · APGD-T 100 steps, 9 targets, DLR · FAB-T 100 iterations,
+                      9 targets · Square 5,000 queries
     standard ℓ1       APGD-CE 5 restarts with large radii · APGD-T 5 targets with large radii · FAB-T · Square
     plus              APGD-CE and APGD-DLR with 5 restarts · FAB with 5 starts · Square · APGD-T · FAB-T
     rand              APGD-CE and APGD-DLR on the averaged model (`--eot 20`)
 
 Each attack sees the samples that the ones before it left standing. Deviations, all towards what the papers say: the
-loss at x0 counts in APGD's first window (trap 21), Square's windows are drawn per sample and reach the last row and
-column (traps 32, 36), FAB asks once a step, targets are at most K − 1, DLR falls back to the margin below three classes
-(targeted: four), and a success is a point of the set at which the deployed model, asked again, is wrong. In `plus` FAB
-runs on 9 targets too: its untargeted form needs K backward passes a step (trap 28).
+loss at x0 counts in APGD's first window (trap 21); Square's windows are drawn per sample and reach the last row and
+column (traps 32, 36); FAB's 100 iterations of two forwards are 150 asks of one (fab.py); targets are at most K − 1; DLR
+falls back to the margin below three classes (targeted: four); a success is a point of the set at which the deployed
+model, asked again, is wrong. In `plus` FAB runs on 9 targets too: its untargeted form needs K backward passes a step
+(trap 28). For ℓ1, Auto-PGD follows apgd_l1.py.
 
 `strong`'s cut-offs (`near`) and what each would have missed: benchmarks/results/attacks/early_stops.json.
 """
@@ -79,7 +80,8 @@ def cascade_for(threat: Threat) -> list[Stage]:
 def autoattack(threat: Threat) -> list[Any]:
     """Standard AutoAttack."""
     if isinstance(threat.set, L1):
-        return [APGD(steps=100, restarts=5), APGDTargeted(steps=100, count=5), FAB(search=0), Square()]
+        wide = {"steps": 100, "large_radii": True}
+        return [APGD(restarts=5, **wide), APGDTargeted(count=5, **wide), FAB(search=0), Square()]
     _norm_ball(threat)
     return [APGD(steps=100), APGDTargeted(steps=100), FAB(search=0), Square()]
 
