@@ -38,7 +38,9 @@ def count(model: Model, goal: Goal, points: Float[Tensor, "b ..."], y: Int64[Ten
     how = model.sampling
     if how is None:
         raise NotAvailable(f"{model.name} has no draws to count.", "Give averaged(model, draws) of a random model.")
-    votes = sum((goal.margin(how.draw(points, i), y) <= 0).long() for i in range(how.draws))
+    votes = torch.zeros_like(y)
+    for i in range(how.draws):
+        votes += goal.margin(how.draw(points, i), y) <= 0
     drawn = torch.where(2 * votes >= how.draws, how.confirm, min(how.draws, how.confirm))
     wrong = torch.zeros_like(y)
     for i in range(how.confirm):
