@@ -62,19 +62,21 @@ def strong(threat: Threat) -> list[Any]:
 
 def cascade_for(threat: Threat) -> list[Stage]:
     """The attacks of `strong`: the first three on everybody that stands, the others on who came close."""
-    square = [Stage(Square(queries=50))] if isinstance(threat.set, (Linf, L2, L1)) else [Stage(RandomSearch())]
+    normed = isinstance(threat.set, (Linf, L2, L1))
+    look = Square(queries=50) if normed else RandomSearch()
     found = [
         Stage(PGD(steps=10, loss="margin")),
         Stage(APGD(steps=25)),
-        *square,
+        Stage(look),
         Stage(APGD(steps=25, loss="margin"), near=1.0),
-        Stage(APGDTargeted(steps=30), near=0.5),
+        Stage(APGDTargeted(steps=30, count=5), near=0.6),
+        Stage(Square(queries=1000), near=0.5),
         Stage(APGD(steps=100, restarts=5), near=0.2),
-        Stage(APGDTargeted(steps=100), near=0.2),
+        Stage(APGDTargeted(steps=100), near=0.15),
+        Stage(Square(), near=0.08),
+        Stage(FAB(steps=50), near=0.05),
     ]
-    if isinstance(threat.set, (Linf, L2, L1)):
-        found += [Stage(FAB(steps=50), near=0.1), Stage(Square(queries=1000), near=0.1)]
-    return found
+    return found if normed else [s for s in found if not isinstance(s.config, (Square, FAB))]
 
 
 def autoattack(threat: Threat) -> list[Any]:
