@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from contract import Trial, promises
+from saddlepoint.attack.transfer import Diverse, Nesterov, Scaled, Smoothed
+from saddlepoint.attack.universal import Universal
 
 from saddlepoint.attack import (
     APGD,
@@ -21,11 +23,10 @@ from saddlepoint.attack import (
     DeepFool,
     FrankWolfe,
     Grid,
+    PGDTargeted,
     RandomSearch,
     Square,
 )
-from saddlepoint.attack.transfer import Diverse, Nesterov, Scaled, Smoothed
-from saddlepoint.attack.universal import Universal
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -64,6 +65,9 @@ TRIALS = {
     "frank-wolfe-l2": Trial(FrankWolfe(steps=4, restarts=2, random_start=True, loss="ce"), L2_),
     "frank-wolfe-l1-open": Trial(FrankWolfe(steps=5, step_rule="open"), L1_),
     "frank-wolfe-patch": Trial(FrankWolfe(steps=4), Patch(2, 2)),
+    "pgd-targeted": Trial(PGDTargeted(steps=4, count=2, order="malt"), LINF),
+    "apgd-targeted-malt": Trial(APGDTargeted(steps=3, count=2, order="malt", loss="pm"), L2_),
+    "pgd-cycles": Trial(PGD(steps=20, step_size=0.8, loss="margin"), LINF),
     "grid": Trial(Grid(angles=3, shifts=3), SPATIAL),
     "random-linf": Trial(RandomSearch(tries=6), LINF),
     "random-spatial": Trial(RandomSearch(tries=6, restarts=2), SPATIAL),

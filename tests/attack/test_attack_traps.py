@@ -155,7 +155,8 @@ def test_trap_10_gradients_that_vanish_are_counted_for_every_loss() -> None:
 
     for loss in ("ce", "dlr", "margin"):
         found = run(wrap(masked, 5), PGD(steps=4, loss=loss), images(net, 3, EPS), EngineSettings(drop=False))
-        assert bool((found.dead == 4).all())
+        assert torch.equal(found.dead, found.backwards)  # a path that stands still ends early
+        assert int(found.dead.min()) > 0
 
 
 def test_trap_12_what_is_misclassified_costs_one_look_and_a_target_of_its_own_label_nothing() -> None:
@@ -277,6 +278,7 @@ def test_trap_21_a_row_that_stalls_goes_back_to_its_best_point() -> None:
         slopes = torch.full((1, 1), 1.0 if i % 2 else -1.0)
         value = torch.tensor([5.0 if i == 7 else 0.0], dtype=torch.float64)
         state, ask = attack.step(state, Answers(rows.y, values=value, slopes=slopes))
+    assert isinstance(state, State)
     assert torch.equal(state.before, asked[7])  # the step after the checkpoint starts there
     assert float(state.eta) == 1.0
 

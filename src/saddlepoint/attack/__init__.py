@@ -14,6 +14,7 @@ from saddlepoint.attack.fixed.frank_wolfe import FrankWolfe as FrankWolfe
 from saddlepoint.attack.fixed.grid import Grid as Grid
 from saddlepoint.attack.fixed.mi_fgsm import MIFGSM as MIFGSM
 from saddlepoint.attack.fixed.pgd import PGD as PGD
+from saddlepoint.attack.fixed.pgd_targeted import PGDTargeted as PGDTargeted
 from saddlepoint.attack.fixed.random_search import RandomSearch as RandomSearch
 from saddlepoint.attack.fixed.square import Square as Square
 from saddlepoint.attack.minimum.carlini_wagner import CarliniWagner as CarliniWagner

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saddlepoint.core.errors import InputError
+from saddlepoint.evaluation.named_plans import NAMED
+from saddlepoint.evaluation.plan_file import read_plan
+from saddlepoint.evaluation.stages import Clean, Stage
+
 from saddlepoint.attack import (
     APGD,
     BIM,
@@ -24,15 +29,12 @@ from saddlepoint.attack import (
     DeepFool,
     FrankWolfe,
     Grid,
+    PGDTargeted,
     RandomSearch,
     Square,
     Universal,
 )
 from saddlepoint.bound import CROWN, Interval
-from saddlepoint.core.errors import InputError
-from saddlepoint.evaluation.named_plans import NAMED
-from saddlepoint.evaluation.plan_file import read_plan
-from saddlepoint.evaluation.stages import Clean, Stage
 from saddlepoint.spec import Threat
 
 METHODS: dict[str, type] = {
@@ -46,6 +48,7 @@ METHODS: dict[str, type] = {
     "lbfgs": LBFGS,
     "random": RandomSearch,
     "grid": Grid,
+    "pgd-t": PGDTargeted,
     "frank-wolfe": FrankWolfe,
     "mi-fgsm": MIFGSM,
     "bim": BIM,

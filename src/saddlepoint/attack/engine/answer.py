@@ -173,7 +173,7 @@ class Answerer:
             with torch.enable_grad():
                 z = self._scores(self.model.slopes or self.model, self._inputs([question], [x]))[: len(part)]
                 gaps = z - z.gather(1, part.y[:, None])
-            grads = [torch.autograd.grad(gaps[:, t].sum(), x, retain_graph=True)[0] for t in range(z.shape[1])]
+                grads = [torch.autograd.grad(gaps[:, t].sum(), x, retain_graph=True)[0] for t in range(z.shape[1])]
             found.append(torch.stack([dual(part, g) for g in grads], 1))
         return torch.cat(found).nan_to_num(0.0)
 

@@ -6,6 +6,7 @@ d is the steepest direction of the set's norm (steps.py). Madry et al. 2018, §2
 as there. The engine records the margin at x0 and at every iterate, so the answer is the best point seen.
 With `polish` the last ask is one Frank–Wolfe vertex, argmax over S of <∇ loss(x_{N−1}), z> (`set.lmo`): it is a
 legitimate point of the set, exact for affine models in every norm, where fixed ℓ2 and ℓ1 steps only come close.
+In boxes (ℓ∞) a row whose path repeats itself skips what it would see again and ends with the same verdict (cycles.py).
 Cost of an item: steps + 1 forwards (one more with polish), `steps` backwards.
 """
 
@@ -14,23 +15,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from saddlepoint.attack.fixed.cycles import Path, follow
 from saddlepoint.attack.losses import objective
 from saddlepoint.attack.protocol import Answers, Ask, Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.attack.steps import ascend, project, start
+from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import InputError
 from saddlepoint.spec.access import Access
 
 
 @dataclass(frozen=True)
 class State:
-    """The last iterate, the last gradient, and how many asks were answered."""
+    """The last iterate, the last gradient, whether the path repeats, and how many asks were answered."""
 
     rows: Rows
     x: Tensor
     grad: Tensor
+    path: Path
     asked: int
 
 
@@ -65,7 +70,7 @@ class PGD(Attack[State]):
 
     def init(self, rows: Rows) -> tuple[State, Ask]:
         x = start(rows, self.random_start)
-        return State(rows, x, x, 0), self._ask(x, 0)
+        return State(rows, x, x, Path.at(x), 0), self._ask(x, 0)
 
     def step(self, state: State, answers: Answers) -> tuple[State, Ask | None]:
         rows, asked = state.rows, state.asked + 1
@@ -73,11 +78,24 @@ class PGD(Attack[State]):
             alpha = 2.5 / self.steps if self.step_size is None else self.step_size
             grad = answers.grad
             x = project(rows, ascend(rows, state.x, grad, alpha))
-            return State(rows, x, grad, asked), self._ask(x, asked)
+            if rows.limits is None:
+                return State(rows, x, grad, state.path, asked), self._ask(x, asked)
+            path = follow(state.path, x, asked, self.steps - 1) if asked < self.steps else state.path
+            x, done = self._ended(rows, x, grad, path, asked)
+            return State(rows, x, grad, path, asked), replace(self._ask(x, asked), done=done)
         if asked == self.steps + 1 and self.polish:
             x = rows.set.lmo(rows.x0, state.grad)
             return replace(state, x=x, asked=asked), Ask(x, Access.SCORES)
         return state, None
+
+    def _ended(self, rows: Rows, x: Tensor, grad: Tensor, path: Path, asked: int) -> tuple[Tensor, Tensor]:
+        """The next points, and which rows end with them: repeating ones, at the vertex where one is wanted."""
+        if not self.polish:
+            return x, path.due >= 0
+        last = path.due == asked - 1  # the gradient is that of x_{N−1}
+        if bool(last.any()):
+            x = torch.where(per_row(last, x), rows.set.lmo(rows.x0, grad), x)
+        return x, last
 
     def _ask(self, x: Tensor, asked: int) -> Ask:
         """Gradients for the first `steps` points; the last iterate is only looked at."""
