@@ -22,6 +22,7 @@ from saddlepoint.attack.transfer import (
     Scaled,
     Smoothed,
     ensemble,
+    score,
     transfer,
     transfer_matrix,
 )
@@ -31,7 +32,7 @@ from saddlepoint.attack.transfer.views import placed, shrunk
 from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.geometry import L0, L1, L2, Linf, Mask, RotationTranslation
-from saddlepoint.spec import Targeted
+from saddlepoint.spec import Targeted, margin
 from saddlepoint.testing.trial import Trial
 
 LINF = Linf("0.1")
@@ -290,6 +291,29 @@ def test_targeted_transfer_leaves_out_the_goal_itself() -> None:
     hit = half_net(1)(told.points).argmax(1) == 3
     assert torch.equal(hit, told.fooled)
     assert told.target.k > told.noise.k
+
+
+def test_the_point_that_is_scored_is_the_most_confident_one_not_the_first_that_fell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stand-in's points are recorded until a sample falls, so none may be used: half of what transfers was lost."""
+    used: list[EngineSettings] = []
+
+    def watched(model: Any, attack: Any, rows: Any, settings: EngineSettings) -> Outcome:
+        used.append(settings)
+        return run(model, attack, rows, settings)
+
+    monkeypatch.setattr(score, "run", watched)
+    rows = held_rows(Linf("0.2"), count=30)
+    told = transfer(half_net(0), half_net(1), PLAIN, rows)
+    transfer_matrix({"a": half_net(0)}, PLAIN, rows)
+    assert [(s.drop, s.hasten) for s in used] == [(False, False)] * 2
+    part = take(rows, torch.tensor([rows.ids.index(i) for i in told.ids]))
+    first = run(half_net(0), PLAIN, part, EngineSettings(hasten=False))
+    with torch.no_grad():
+        here, there = (margin(half_net(0)(x), part.y) for x in (told.points, first.best_point))
+    assert bool((here <= there).all())
+    assert bool((here < there).any())
 
 
 def test_the_diagonal_of_the_matrix_is_the_white_box_rate() -> None:

@@ -75,8 +75,7 @@ def deterministic_runs_are_bitwise_the_same_for_any_batch_order_and_shard(trial:
     rows = trial.rows()
     how: dict[str, Any] = {"deterministic": True, "physical": 4}
     whole = trial.run(rows=rows, **how)
-    for batch in (1, 128):
-        _same(trial.run(rows=rows, batch=batch, **how), whole, f"a deterministic batch of {batch}")
+    _same(trial.run(rows=rows, batch=1, **how), whole, "a deterministic batch of 1")
     if trial.attack.coupled:
         return "it is coupled: what it finds depends on all its rows"
     order = torch.tensor([7, 2, 0, 1, 3, 6, 5, 4])

@@ -94,7 +94,7 @@ def transfer(
     """
     surrogate = ensemble([sources] if isinstance(sources, Model) else list(sources))
     ensemble([surrogate, target])  # only to refuse models that do not belong together
-    settings = replace(settings or EngineSettings(), drop=False)
+    settings = _to_the_end(settings)
     rows = _right(rows, (surrogate, target), settings)
     made = run(surrogate, attack, rows, settings)
     told = margins(target, rows, made.best_point, settings)
@@ -120,7 +120,7 @@ def transfer_matrix(
         raise InputError("a matrix of no models.", "Give {name: model}.")
     each = list(models.values())
     ensemble(each)  # refuses models that do not belong together
-    settings = replace(settings or EngineSettings(), drop=False)
+    settings = _to_the_end(settings)
     rows = _right(rows, each, settings)
     fooled, control = [], []
     for source in each:
@@ -129,6 +129,11 @@ def transfer_matrix(
         fooled.append(tuple(Rate.of(margins(m, rows, points, settings) <= 0) for m in each))
         control.append(tuple(Rate.of(margins(m, rows, random, settings) <= 0) for m in each))
     return Matrix(tuple(models), tuple(fooled), tuple(control))
+
+
+def _to_the_end(settings: EngineSettings | None) -> EngineSettings:
+    """Nothing dropped, and every point recorded: with a stand-in, a fallen sample keeps the point at which it fell."""
+    return replace(settings or EngineSettings(), drop=False, hasten=False)
 
 
 def _right(rows: Rows, models: Sequence[Model], settings: EngineSettings) -> Rows:
