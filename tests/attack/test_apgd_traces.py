@@ -32,19 +32,22 @@ def network() -> nn.Module:
     return net.double().eval().requires_grad_(False)
 
 
+NET = network()
+
+
 def samples(count: int = 4) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(6)
     x = (torch.rand(count, FEATURES, generator=generator, dtype=torch.float64) * 1.4 - 0.2).clamp(0, 1)
-    return x, network()(x).argmax(1)
+    return x, NET(x).argmax(1)
 
 
 def asked(attack: Attack, threat: PerturbationSet, i: int) -> list[Tensor]:
     """All points at which the engine calls the model for sample i, the clean one left out."""
-    net, points = network(), []
+    points = []
 
     def watched(x: Tensor) -> Tensor:
         points.append(x.detach().clone())
-        return net(x)
+        return NET(x)
 
     x, y = samples()
     rows = Rows(x[i : i + 1], y[i : i + 1], (str(i),), threat)
@@ -79,7 +82,7 @@ class Problem:
     def value(self, x: Tensor) -> tuple[float, Tensor]:
         point = x.clone().requires_grad_()
         with torch.enable_grad():
-            f = LOSSES[self.loss](network()(point[None])[0], self.y)
+            f = LOSSES[self.loss](NET(point[None])[0], self.y)
             (g,) = torch.autograd.grad(f, point)
         return float(f.detach()), g
 
@@ -98,7 +101,7 @@ def l2_project(problem: Problem, u: Tensor) -> Tensor:
 
     if float((at(1.0) - problem.x0).norm()) <= problem.eps:
         return at(1.0)
-    for _ in range(200):
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if float((at(middle) - problem.x0).norm()) <= problem.eps else (low, middle)
     return at(low)
@@ -114,7 +117,7 @@ def l1_project(problem: Problem, u: Tensor, eps: float) -> Tensor:
 
     low, high = 0.0, float(move.abs().max())
     if float(at(0.0).sum()) > eps:
-        for _ in range(200):
+        for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if float(at(middle).sum()) > eps else (low, middle)
         low = high
@@ -255,7 +258,7 @@ def test_larger_balls_only_lead_the_way() -> None:
     """What lies outside the set is never counted as found, and the targeted attack uses the schedule too."""
     x, y = samples()
     rows = Rows(x, y, tuple("abcd"), L1("3/2"))
-    model = wrap(network(), CLASSES, (FEATURES,))
+    model = wrap(NET, CLASSES, (FEATURES,))
     for attack in (APGD(steps=20, large_radii=True), APGDTargeted(steps=20, large_radii=True)):
         found = run(model, attack, rows, EngineSettings(drop=False))
         assert bool(rows.set.within(UNIT).contains(rows.x0, found.best_point).all())
