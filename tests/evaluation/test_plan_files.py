@@ -107,7 +107,7 @@ def test_ones_own_methods_by_import_path(here: Path) -> None:
 
 WRONG = [
     (
-        'method = "pdg"',
+        'method = "sqare"',
         r"stage 1 \(sqare\): there is no method 'sqare'. Did you mean square\? Choose pgd, .*package.module:Class",
     ),
     ("steps = 3", "it has no method. Choose pgd"),
