@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 import pytest
 from contract import Trial, promises
-from saddlepoint.attack.transfer import Diverse, Nesterov, Scaled, Smoothed
-from saddlepoint.attack.universal import Universal
 
 from saddlepoint.attack import (
     APGD,
     BIM,
+    DDN,
     EAD,
     FAB,
     FGSM,
+    FMN,
     LBFGS,
     MIFGSM,
+    PDPGD,
     PGD,
     APGDTargeted,
     CarliniWagner,
@@ -25,8 +26,12 @@ from saddlepoint.attack import (
     Grid,
     PGDTargeted,
     RandomSearch,
+    Relay,
+    SigmaZero,
     Square,
 )
+from saddlepoint.attack.transfer import Diverse, Nesterov, Scaled, Smoothed
+from saddlepoint.attack.universal import Universal
 from saddlepoint.geometry import L0, L1, L2, Linf, Patch, RotationTranslation
 
 LINF, L2_, L1_, SPATIAL = Linf("0.05"), L2("0.3"), L1("1"), RotationTranslation(20, 1)
@@ -50,6 +55,15 @@ TRIALS = {
     "fab-linf": Trial(FAB(steps=4, count=2), LINF),
     "fab-l2-starts": Trial(FAB(steps=3, count=2, starts=2), L2_),
     "fab-l1": Trial(FAB(steps=4, count=2, search=0), L1_),
+    "ddn": Trial(DDN(steps=5, restarts=2, radius=0.3), L2_),
+    "fmn-linf": Trial(FMN(steps=4), LINF),
+    "fmn-l1": Trial(FMN(steps=4), L1_),
+    "fmn-l0": Trial(FMN(steps=4), L0(3)),
+    "pdpgd-l2": Trial(PDPGD(steps=5), L2_),
+    "pdpgd-l1": Trial(PDPGD(steps=5, price=0.3), L1_),
+    "sigma-zero": Trial(SigmaZero(steps=5), L0(3)),
+    "relay-linf": Trial(Relay(steps=7), LINF),
+    "relay-l2-targets": Trial(Relay(steps=7, count=2), L2_),
     "square-linf": Trial(Square(queries=8), LINF),
     "square-l2": Trial(Square(queries=8, restarts=2), L2_),
     "square-l1": Trial(Square(queries=8), L1_),

@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.core.errors import InputError
-from saddlepoint.evaluation.named_plans import NAMED
-from saddlepoint.evaluation.plan_file import read_plan
-from saddlepoint.evaluation.stages import Clean, Stage
-
 from saddlepoint.attack import (
     APGD,
     BIM,
+    DDN,
     EAD,
     FAB,
     FGSM,
+    FMN,
     LBFGS,
     MIFGSM,
+    PDPGD,
     PGD,
     APGDTargeted,
     CarliniWagner,
@@ -31,10 +29,16 @@ from saddlepoint.attack import (
     Grid,
     PGDTargeted,
     RandomSearch,
+    Relay,
+    SigmaZero,
     Square,
     Universal,
 )
 from saddlepoint.bound import CROWN, Interval
+from saddlepoint.core.errors import InputError
+from saddlepoint.evaluation.named_plans import NAMED
+from saddlepoint.evaluation.plan_file import read_plan
+from saddlepoint.evaluation.stages import Clean, Stage
 from saddlepoint.spec import Threat
 
 METHODS: dict[str, type] = {
@@ -42,10 +46,15 @@ METHODS: dict[str, type] = {
     "apgd": APGD,
     "apgd-t": APGDTargeted,
     "cw": CarliniWagner,
+    "ddn": DDN,
     "deepfool": DeepFool,
     "ead": EAD,
     "fab-t": FAB,
+    "fmn": FMN,
     "lbfgs": LBFGS,
+    "pdpgd": PDPGD,
+    "relay": Relay,
+    "sigma-zero": SigmaZero,
     "random": RandomSearch,
     "grid": Grid,
     "pgd-t": PGDTargeted,

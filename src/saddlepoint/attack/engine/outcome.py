@@ -94,7 +94,7 @@ class Outcome:
 
     success  ⇔ best_margin ≤ 0 (a tie violates); best_point is then the witness: inputs, or the parameters of
     a parametric set. Where no admissible point with finite logits was seen, best_margin is +inf.
-    status   "ok"; "nan": no finite logits ever; "error": the model or the attack raised (message says what);
+    status   "ok"; "nan": no finite logits in the set; "error": the model or the attack raised (message says what);
              "stopped": interrupted before its items ended. Only "ok" without success says "survived".
     item     which item (restart × targets + target's rank) gave best_point, −1: x0 itself. `first` is the number
              of forwards spent when the sample fell (−1: it has not). `dead` counts the gradients that were zero

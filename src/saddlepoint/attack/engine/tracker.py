@@ -151,7 +151,9 @@ def _smallest_of_each(sample: Tensor, value: Tensor) -> Tensor:
 
 def report(rows: Rows, tracker: Tracker, work: Work, answerer: Answerer, stopped: bool) -> Outcome:
     """The outcome of a run, as far as it went."""
-    success, finite = tracker.fallen.tolist(), tracker.finite.tolist()
+    # minimum attacks also ask outside the set: finite logits there say nothing about the set
+    seen = tracker.finite if tracker.smallest else tracker.finite & (tracker.margin < torch.inf)
+    success, finite = tracker.fallen.tolist(), seen.tolist()
 
     def status(s: int) -> Status:
         if success[s]:

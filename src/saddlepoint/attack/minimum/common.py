@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from saddlepoint.attack.losses import margin
 from saddlepoint.attack.protocol import Objective
 from saddlepoint.attack.rows import Rows
+from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import NotAvailable
 from saddlepoint.geometry import L0, L1, L2, Linf
 from saddlepoint.geometry.ball import Ball
@@ -58,15 +59,40 @@ def pixels(offset: Float[Tensor, "b ..."]) -> Float[Tensor, "b p"]:
     return (size.amax(1) if offset.ndim == 4 else size).flatten(1)
 
 
-def per_pixel(values: Float[Tensor, "b p"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+def per_pixel(values: Shaped[Tensor, "b p"], like: Float[Tensor, "b ..."]) -> Shaped[Tensor, "b ..."]:
     """Values of pixels, broadcastable against `like`."""
     return values.reshape(len(like), 1, *like.shape[2:]) if like.ndim == 4 else values.reshape(like.shape)
 
 
 def nearest(rows: Rows, x: Float[Tensor, "b ..."], size: Float[Tensor, " b"]) -> Float[Tensor, "b ..."]:
-    """The nearest point to x of the ball of that size around x0, inside the box."""
-    finite = torch.nan_to_num(size.to(torch.float64), nan=0.0, posinf=1e30).clamp_min(0)
-    return rows.set.resized(finite).project(rows.x0, x)
+    """The nearest point to x of the ball of that size around x0, for x in the box.
+
+    x0 and x lie in the box, and every offset only shrinks towards 0, so the ball's own projection stays in the box and
+    is the projection onto ball ∩ box. In the points' own dtype: a step rule needs no proof of membership.
+    """
+    d = x - rows.x0
+    limit = per_row(size.to(d.dtype), d)
+    if isinstance(rows.set, Linf):
+        return rows.x0 + torch.maximum(torch.minimum(d, limit), -limit)
+    if isinstance(rows.set, L2):
+        length = per_row(norm(rows, d), d)
+        return rows.x0 + d * torch.where(length > limit, limit / length.clamp_min(torch.finfo(d.dtype).tiny), 1)
+    if isinstance(rows.set, L1):
+        return rows.x0 + d.sign() * (d.abs() - per_row(_threshold(d.abs().flatten(1), size.to(d.dtype)), d)).clamp_min(
+            0
+        )
+    energy = (d.square().sum(1) if d.ndim == 4 else d.square()).flatten(1)
+    rank = energy.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return torch.where(per_pixel(rank < size[:, None], d), x, rows.x0)
+
+
+def _threshold(a: Float[Tensor, "b n"], size: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """μ ≥ 0 with Σ max(a − μ, 0) = size, 0 where Σ a ≤ size already (Duchi et al. 2008)."""
+    value = a.sort(1, descending=True).values
+    count = torch.arange(1, a.shape[1] + 1, device=a.device)
+    mu = (value.cumsum(1) - size[:, None]) / count
+    last = (value > mu).sum(1, keepdim=True).clamp_min(1) - 1
+    return mu.gather(1, last)[:, 0].nan_to_num(neginf=0.0).clamp_min(0)
 
 
 def broken(margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
