@@ -12,7 +12,7 @@ JOBS   ?= 2
 # One thread a process: on networks this small more threads only wait for each other (4 to 15 times slower on busy cores).
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps bench-attacks-minimum \
+.PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps \
   bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-transfer nightly clean
 
 help:  ## this list
@@ -91,13 +91,10 @@ $(PEERS)/stamp: pyproject.toml constraints.txt benchmarks/peers/install.sh
 	@touch $@
 
 bench-attacks: bench-attacks-transfer
-bench-attacks: bench-attacks-steps bench-attacks-minimum bench-attacks-strong bench-attacks-invariance bench-attacks-affine  ## all of it, about two hours
+bench-attacks: bench-attacks-steps bench-attacks-strong bench-attacks-invariance bench-attacks-affine  ## all of it, about two hours
 
 bench-attacks-steps: $(PEERS)/stamp  ## steps per second of PGD, ours and the peers'
 	@$(PEERS)/bin/python benchmarks/attacks/steps.py
-
-bench-attacks-minimum: $(PEERS)/stamp  ## minimum-size attacks, ours and the peers'
-	@$(PEERS)/bin/python benchmarks/attacks/minimum.py
 
 bench-attacks-strong: $(PEERS)/stamp  ## the plan strong against autoattack
 	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/strong.py --n 1000 --seeds 0 --threads 1
