@@ -210,7 +210,7 @@ def test_a_process_interrupted_says_so_and_resumes(tmp_path):
     """The real command, the real signal: exit code 130, a valid ledger, and the rest on the second call."""
     ledger = tmp_path / "a.ledger"
     command = [sys.executable, "-m", "saddlepoint", "run", MODEL, "--data", "digits:test", "--threat", "linf:0.06"]
-    command += ["--batch", "4", "--n", "120", "--ledger", str(ledger)]
+    command += ["--batch", "1", "--n", "300", "--ledger", str(ledger)]  # long enough to be met in its middle
     child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
     while not _has_rows(ledger) and time.monotonic() < deadline:

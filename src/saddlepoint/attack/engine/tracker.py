@@ -36,6 +36,7 @@ class Tracker:
     dead: Tensor
     seconds: Tensor
     finite: Tensor
+    within: Tensor  # finite logits at x0, a point of the set; the margin may be infinite (a target that is the label)
     smallest: bool = False
 
     @staticmethod
@@ -57,6 +58,7 @@ class Tracker:
             dead=zeros(),
             seconds=torch.zeros(n, dtype=torch.float64, device=device),
             finite=torch.zeros(n, dtype=torch.bool, device=device),
+            within=torch.zeros(n, dtype=torch.bool, device=device),
             smallest=smallest,
         )
 
@@ -65,8 +67,10 @@ class Tracker:
         margin = rows.goal.margin(clean, rows.y).to(self.margin.dtype)
         self.finite |= ~margin.isnan()
         if rows.set.parametric:
+            self.within = ~margin.isnan()
             return
         good = ~margin.isnan() & inside(rows, rows.x0)
+        self.within = good
         self.margin = torch.where(good, margin, self.margin)
         self.size = torch.where(self.margin <= 0, 0.0, self.size)
         self.first = torch.where(self.margin <= 0, self.forwards, self.first)
@@ -152,7 +156,7 @@ def _smallest_of_each(sample: Tensor, value: Tensor) -> Tensor:
 def report(rows: Rows, tracker: Tracker, work: Work, answerer: Answerer, stopped: bool) -> Outcome:
     """The outcome of a run, as far as it went."""
     # minimum attacks also ask outside the set: finite logits there say nothing about the set
-    seen = tracker.finite if tracker.smallest else tracker.finite & (tracker.margin < torch.inf)
+    seen = tracker.finite if tracker.smallest else tracker.within | (tracker.margin < torch.inf)
     success, finite = tracker.fallen.tolist(), seen.tolist()
 
     def status(s: int) -> Status:
