@@ -1,16 +1,18 @@
-"""Relay: three searches that hand over their smallest point; the house's own minimum-size attack.
+"""Relay: searches that hand over their smallest point; the house's own minimum-size attack.
 
-    1  a search that goes far: σ-zero's sparse search for ℓ1 and ℓ2 (sigma_zero.py), signed steps for ℓ∞
-    2  FMN from x0 (fmn.py), its radius never above the best size of search 1
-    3  FMN from the smallest point of both, with steps in units of that point's own length
+    1  three rounds of a search that goes far, the first from x0, the others from the smallest point so far:
+       σ-zero's sparse search (sigma_zero.py) for ℓ0, ℓ1 and ℓ2; for ℓ∞ x ← P_ε(x + η ε clip(d, ±1)), d Adam's direction,
+       ε as in FMN. It climbs the log-odds of "not y", which weighs all classes where the margin sees one
+    2  FMN from x0 (fmn.py), its radius never above the best size so far
+    3  FMN from the smallest point of all, with steps in units of that point's own length
 
 Steepest descents find the nearest valley, and where gradients mislead (networks trained against ℓ∞, thresholds in the
 first layer) a bad one; a point that differs in few coordinates is small in ℓ1 and ℓ2 too, and Adam's steps, equal in
-all coordinates, reach it. On smooth networks search 2 starts in the better valley, so both start and the third goes on
-from whichever won. For ℓ∞ search 1 is x ← P_ε(x + η ε clip(d, ±1)), d Adam's direction, ε as in FMN. For ℓ0 search 1
-is the whole attack. The last point is x0's shortest way, inside the box, to where the last linearisation vanishes
-(hyperplane.py): exact for affine models. With `count` > 0 there is one item for each of the likeliest wrong classes,
-which an affine model of many classes needs. Uses Cinà et al. 2024 and Pintor et al. 2021.
+all coordinates, reach it. Where such a search ends is a matter of luck: rounds with larger and larger steps, each from
+the best point, are worth more than one long round. On smooth networks search 2 starts in the better valley. For ℓ0
+search 1 is the whole attack. The last point is x0's shortest way, inside the box, to where the last linearisation
+vanishes (hyperplane.py): exact for affine models, for which, with many classes, `count` > 0 gives one item to each of
+the likeliest wrong ones. Uses Cinà et al. 2024 and Pintor et al. 2021.
 Cost of an item: steps + 1 forwards, `steps` backwards.
 """
 
@@ -24,6 +26,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from saddlepoint.attack.losses import ce
 from saddlepoint.attack.minimum.common import ball, box, broken, cosine, lead, likeliest, nearest, norm
 from saddlepoint.attack.minimum.fmn import Descent, descended, descent, resized
 from saddlepoint.attack.minimum.hyperplane import gap_to_boundary, way_to
@@ -35,10 +38,14 @@ from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import InputError
 from saddlepoint.geometry import L0, Linf
 from saddlepoint.spec.access import Access
+from saddlepoint.spec.goal import Targeted
 
-_ETA, _LAST = 0.3, 0.1  # of the sparse search: its first step, the share of it that is left at the end
+_ETAS = (0.3, 0.4, 0.5)  # first step of each round of the far search
+_ROUNDS = len(_ETAS)
+_LAST = 0.1  # the share of it that is left at the end of the round
 _TAU, _RATE, _SIGMA = 0.3, 0.01, 1e-3
 _GAMMA, _LAST_GAMMA = 0.05, 1e-3
+_LENGTH = 0.3  # first step of search 3, in units of the best offset's ℓ2 length; falls to a hundredth
 _OVER = 1.0005  # of the way from x0 to the plane: rounding must not lose the point
 
 
@@ -60,8 +67,8 @@ class Relay(Attack[State]):
     name: ClassVar[str] = "relay"
     minimum: ClassVar[bool] = True
     steps: int = 1000
-    first: float = 0.35
-    second: float = 0.3
+    first: float = 0.6
+    second: float = 0.15
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -97,63 +104,55 @@ class Relay(Attack[State]):
         state = _noted(replace(state, asked=asked), answers)
         if asked == self.steps - 1 and not isinstance(rows.set, L0):
             x = _on_the_plane(state, answers)
-            return self._asking(replace(state, path=replace(state.path, x=x)), x)
-        begin, end = self._leg(rows, asked)
-        if asked == begin > 0:  # this answer belonged to the search before; the next point is the start of this one
-            start = rows.x0 if begin < self._ends(rows)[1] else state.best
-            path = descent(rows, start, state.path.best)
-            return self._asking(replace(state, path=path), path.x)
-        if begin == 0:
-            return self._far(state, answers, end)
-        alpha, gamma = self._lengths(state, (begin, end))
-        path = descended(rows, state.path, answers, (alpha, gamma))
-        return self._asking(replace(state, path=path), path.x)
+            return self._asking(replace(state, path=replace(state.path, x=x)))
+        number, begin, end = self._search(rows, asked)
+        if asked == begin > 0:  # this answer ended the search before; the next point is the start of this one
+            start = rows.x0 if number == _ROUNDS else state.best
+            sparse = replace(sparse_start(rows, _TAU), x=start)
+            return self._asking(replace(state, sparse=sparse, path=descent(rows, start, state.path.best)))
+        if number < _ROUNDS:
+            return self._asking(_far(state, answers, number, cosine(1.0, _LAST, asked - begin, end - begin)))
+        how = _lengths(state, number, (asked - begin, end - begin))
+        return self._asking(replace(state, path=descended(rows, state.path, answers, how)))
 
-    def _ends(self, rows: Rows) -> tuple[int, int]:
-        """After how many asks the second and the third search begin."""
-        if isinstance(rows.set, L0):
-            return self.steps, self.steps
-        return max(1, round(self.first * self.steps)), max(1, round((self.first + self.second) * self.steps))
+    def _search(self, rows: Rows, asked: int) -> tuple[int, int, int]:
+        """The number of the search at work, rounds of the far one first; the asks with which it begins and ends."""
+        far = 1.0 if isinstance(rows.set, L0) else self.first
+        shares = [far * i / _ROUNDS for i in range(_ROUNDS + 1)] + [1.0 if far == 1 else far + self.second, 1.0]
+        marks = [round(share * self.steps) for share in shares]
+        return next((i, a, b) for i, (a, b) in enumerate(pairwise(marks)) if a <= asked < b)
 
-    def _leg(self, rows: Rows, asked: int) -> tuple[int, int]:
-        """Begin and end of the search that this ask belongs to."""
-        marks = (0, *self._ends(rows), self.steps)
-        return next((a, b) for a, b in pairwise(marks) if a <= asked < b)
-
-    def _far(self, state: State, answers: Answers, end: int) -> tuple[State, Ask]:
-        """A step of search 1."""
-        rows, asked = state.rows, state.asked
-        if not isinstance(rows.set, Linf):
-            eta = _ETA * cosine(1.0, _LAST, asked, end)
-            sparse = sparser(rows, state.sparse, answers, (eta, _RATE, _SIGMA))
-            path = replace(state.path, x=sparse.x)
-            return self._asking(replace(state, sparse=sparse, path=path), sparse.x)
-        moments = state.sparse.moments.after(scaled(answers.grad))
-        path = resized(rows, state.path, answers, cosine(_GAMMA, _LAST_GAMMA, asked, end))
-        eta = cosine(1.0, 0.02, asked, end) * torch.where(path.found, path.radius, _ETA)
-        wish = path.x + per_row(eta, path.x) * moments.direction.clamp(-1, 1)
-        x = nearest(rows, torch.clamp(wish, *box(rows)), torch.where(path.found, path.radius, torch.inf))
-        sparse = replace(state.sparse, moments=moments)
-        return self._asking(replace(state, sparse=sparse, path=replace(path, x=x)), x)
-
-    def _lengths(self, state: State, leg: tuple[int, int]) -> tuple[Tensor, float]:
-        """(α per row, γ) of FMN: α in input units from x0, in units of the best offset's length from the best point."""
-        done, whole = state.asked - leg[0], leg[1] - leg[0]
-        gamma = cosine(_GAMMA, _LAST_GAMMA, done, whole)
-        ones = torch.ones_like(state.path.best)
-        if leg[1] < self.steps:
-            return ones * cosine(1.0, 0.01, done, whole), gamma
-        length = torch.linalg.vector_norm((state.best - state.rows.x0).flatten(1), dim=1)
-        length = torch.where(length > 0, length, 1)
-        return length * cosine(0.3, 0.003, done, whole), gamma
-
-    def _asking(self, state: State, x: Tensor) -> tuple[State, Ask]:
-        return state, self._ask(state.rows, x, state.asked + 1)
+    def _asking(self, state: State) -> tuple[State, Ask]:
+        return state, self._ask(state.rows, state.path.x, state.asked + 1)
 
     def _ask(self, rows: Rows, x: Tensor, asked: int) -> Ask:
         if asked == self.steps:
             return Ask(x, Access.SCORES)
-        return Ask(x, Access.GRADIENT, lead(rows))
+        far = self._search(rows, asked)[0] < _ROUNDS and not isinstance(rows.goal, Targeted)
+        return Ask(x, Access.GRADIENT, ce if far else lead(rows))
+
+
+def _far(state: State, answers: Answers, number: int, fade: float) -> State:
+    """A step of the far search's round `number`; `fade` falls from 1 within the round."""
+    rows = state.rows
+    if not isinstance(rows.set, Linf):
+        sparse = sparser(rows, state.sparse, answers, (_ETAS[number] * fade, _RATE, _SIGMA))
+        return replace(state, sparse=sparse, path=replace(state.path, x=sparse.x))
+    moments = state.sparse.moments.after(scaled(answers.grad))
+    path = resized(rows, state.path, answers, _GAMMA * fade)
+    eta = fade * torch.where(path.best.isfinite(), path.radius, _ETAS[number])
+    wish = path.x + per_row(eta, path.x) * moments.direction.clamp(-1, 1)
+    x = nearest(rows, torch.clamp(wish, *box(rows)), torch.where(path.best.isfinite(), path.radius, torch.inf))
+    return replace(state, sparse=replace(state.sparse, moments=moments), path=replace(path, x=x))
+
+
+def _lengths(state: State, number: int, place: tuple[int, int]) -> tuple[Tensor, float]:
+    """(α per row, γ) of FMN: α in input units from x0, in units of the best offset's length from the best point."""
+    gamma = cosine(_GAMMA, _LAST_GAMMA, *place)
+    if number == _ROUNDS:
+        return torch.full_like(state.path.best, cosine(1.0, 0.01, *place)), gamma
+    length = torch.linalg.vector_norm((state.best - state.rows.x0).flatten(1), dim=1)
+    return torch.where(length > 0, length, 1) * cosine(_LENGTH, 0.01 * _LENGTH, *place), gamma
 
 
 def _noted(state: State, answers: Answers) -> State:
