@@ -101,8 +101,8 @@ def descent(rows: Rows, x: Tensor, best: Tensor) -> Descent:
     return Descent(x, norm(rows, x - rows.x0), best, torch.zeros_like(best, dtype=torch.bool))
 
 
-def descended(rows: Rows, path: Descent, answers: Answers, how: tuple[Tensor, float]) -> Descent:
-    """One step; `how` is (α per row, γ)."""
+def descended(rows: Rows, path: Descent, answers: Answers, how: tuple[Tensor, float | Tensor]) -> Descent:
+    """One step; `how` is (α per row, γ or one per row)."""
     alpha, gamma = how
     path = resized(rows, path, answers, gamma)
     step = per_row(alpha, path.x) * unit(answers.grad)
@@ -110,7 +110,7 @@ def descended(rows: Rows, path: Descent, answers: Answers, how: tuple[Tensor, fl
     return Descent(x, path.radius, path.best, path.found)
 
 
-def resized(rows: Rows, path: Descent, answers: Answers, gamma: float) -> Descent:
+def resized(rows: Rows, path: Descent, answers: Answers, gamma: float | Tensor) -> Descent:
     """Shrink the balls of broken rows below their best size, widen the others."""
     hit = broken(answers.margin)
     here = norm(rows, path.x - rows.x0)

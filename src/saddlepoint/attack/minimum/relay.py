@@ -1,19 +1,19 @@
-"""Relay: searches that hand over their smallest point; the house's own minimum-size attack.
+"""Relay: a far search and a near one, and per sample the one that found the smaller point goes on.
 
-    1  three rounds of a search that goes far, the first from x0, the others from the smallest point so far:
-       σ-zero's sparse search (sigma_zero.py) for ℓ0, ℓ1 and ℓ2; for ℓ∞ x ← P_ε(x + η ε clip(d, ±1)), d Adam's direction,
-       ε as in FMN. It climbs the log-odds of "not y", which weighs all classes where the margin sees one
-    2  FMN from x0 (fmn.py), its radius never above the best size so far
-    3  FMN from the smallest point of all, with steps in units of that point's own length
+    1  far, from x0, for `first` of the steps:    σ-zero's sparse search (sigma_zero.py) for ℓ0, ℓ1 and ℓ2;
+                                                  x ← P_ε(x + η ε clip(d, ±1)) for ℓ∞, d Adam's direction, ε as in FMN
+    2  near, from x0:                             FMN (fmn.py), at first for `second` of the steps
+    3  where near won, it goes on to the end. Elsewhere two more rounds of the far search with longer steps, each from
+       the smallest point so far, then FMN from the smallest of all, with steps in units of that point's own length
 
 Steepest descents find the nearest valley, and where gradients mislead (networks trained against ℓ∞, thresholds in the
 first layer) a bad one; a point that differs in few coordinates is small in ℓ1 and ℓ2 too, and Adam's steps, equal in
-all coordinates, reach it. Where such a search ends is a matter of luck: rounds with larger and larger steps, each from
-the best point, are worth more than one long round. On smooth networks search 2 starts in the better valley. For ℓ0
-search 1 is the whole attack. The last point is x0's shortest way, inside the box, to where the last linearisation
-vanishes (hyperplane.py): exact for affine models, for which, with many classes, `count` > 0 gives one item to each of
-the likeliest wrong ones. Uses Cinà et al. 2024 and Pintor et al. 2021.
-Cost of an item: steps + 1 forwards, `steps` backwards.
+all coordinates, reach it. Where a far search ends is a matter of luck: rounds from the best point are worth more than
+one long round. On smooth networks the near search is in the better valley from the start. All climb the log-odds of
+"not y", which weighs all classes where the margin sees one. For ℓ0 the rounds of the far search are the whole attack.
+The last point is x0's shortest way, inside the box, to where the last linearisation vanishes (hyperplane.py): exact for
+affine models, for which, with many classes, `count` > 0 gives one item to each of the likeliest wrong ones.
+Uses Cinà et al. 2024 and Pintor et al. 2021. Cost of an item: steps + 1 forwards, `steps` backwards.
 """
 
 from __future__ import annotations
@@ -41,34 +41,37 @@ from saddlepoint.spec.access import Access
 from saddlepoint.spec.goal import Targeted
 
 _ETAS = (0.3, 0.4, 0.5)  # first step of each round of the far search
-_ROUNDS = len(_ETAS)
 _LAST = 0.1  # the share of it that is left at the end of the round
 _TAU, _RATE, _SIGMA = 0.3, 0.01, 1e-3
 _GAMMA, _LAST_GAMMA = 0.05, 1e-3
-_LENGTH = 0.3  # first step of search 3, in units of the best offset's ℓ2 length; falls to a hundredth
+_LENGTH = 0.3  # first step of the last descent, in units of the best offset's ℓ2 length; falls to a hundredth
+_DESCENT = 0.35  # of the steps after the comparison: the last descent
 _OVER = 1.0005  # of the way from x0 to the plane: rounding must not lose the point
 
 
 @dataclass(frozen=True)
 class State:
-    """The smallest broken point so far, the searches in progress (one is at work), and how many asks were answered."""
+    """The path (its point is the one asked for), the far search's own state, the smallest point so far with its size,
+    and which rows the near search has won; how many asks were answered."""
 
     rows: Rows
-    best: Tensor
-    sparse: Sparse
     path: Descent
+    far: Sparse
+    best: Tensor
+    size: Tensor
+    near: Tensor
     asked: int
 
 
 @dataclass(frozen=True)
 class Relay(Attack[State]):
-    """`first`, `second`: parts of `steps` for searches 1 and 2, 3 has the rest; `count` targets, 0: untargeted."""
+    """`first`, `second`: parts of `steps` before the comparison; `count` targets, 0: untargeted."""
 
     name: ClassVar[str] = "relay"
     minimum: ClassVar[bool] = True
     steps: int = 1000
-    first: float = 0.6
-    second: float = 0.15
+    first: float = 0.2
+    second: float = 0.12
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -93,74 +96,103 @@ class Relay(Attack[State]):
 
     def init(self, rows: Rows) -> tuple[State, Ask]:
         ball(rows, self.name)
-        far = torch.full_like(rows.x0.flatten(1)[:, 0], torch.inf)
-        state = State(rows, rows.x0, sparse_start(rows, _TAU), descent(rows, rows.x0, far), -1)
-        return state, self._ask(rows, rows.x0, 0)
+        size = torch.full_like(rows.x0.flatten(1)[:, 0], torch.inf)
+        far, near = sparse_start(rows, _TAU), torch.zeros_like(size, dtype=torch.bool)
+        return self._asking(State(rows, descent(rows, rows.x0, size), far, rows.x0, size, near, -1))
 
     def step(self, state: State, answers: Answers) -> tuple[State, Ask | None]:
-        rows, asked = state.rows, state.asked + 1
+        state = _noted(replace(state, asked=state.asked + 1), answers)
+        rows, asked = state.rows, state.asked
         if asked == self.steps:
             return state, None
-        state = _noted(replace(state, asked=asked), answers)
         if asked == self.steps - 1 and not isinstance(rows.set, L0):
-            x = _on_the_plane(state, answers)
-            return self._asking(replace(state, path=replace(state.path, x=x)))
-        number, begin, end = self._search(rows, asked)
-        if asked == begin > 0:  # this answer ended the search before; the next point is the start of this one
-            start = rows.x0 if number == _ROUNDS else state.best
-            sparse = replace(sparse_start(rows, _TAU), x=start)
-            return self._asking(replace(state, sparse=sparse, path=descent(rows, start, state.path.best)))
-        if number < _ROUNDS:
-            return self._asking(_far(state, answers, number, cosine(1.0, _LAST, asked - begin, end - begin)))
-        how = _lengths(state, number, (asked - begin, end - begin))
-        return self._asking(replace(state, path=descended(rows, state.path, answers, how)))
+            return self._asking(replace(state, path=replace(state.path, x=_on_the_plane(state, answers))))
+        marks = self._marks(rows)
+        part = next(i for i, (a, b) in enumerate(pairwise(marks)) if a <= asked < b)
+        if asked == marks[part] > 0:
+            return self._asking(self._turn(state, answers, part))
+        if part in (1, 4):
+            return self._asking(replace(state, path=self._descended(state, answers, part == 4)))
+        fade = cosine(1.0, _LAST, asked - marks[part], marks[part + 1] - marks[part])
+        far = _far(state, answers, _ETAS[max(0, part - 1)], fade)
+        if part == 0:
+            return self._asking(far)
+        return self._asking(replace(far, path=_chosen(state.near, self._descended(state, answers), far.path)))
 
-    def _search(self, rows: Rows, asked: int) -> tuple[int, int, int]:
-        """The number of the search at work, rounds of the far one first; the asks with which it begins and ends."""
-        far = 1.0 if isinstance(rows.set, L0) else self.first
-        shares = [far * i / _ROUNDS for i in range(_ROUNDS + 1)] + [1.0 if far == 1 else far + self.second, 1.0]
-        marks = [round(share * self.steps) for share in shares]
-        return next((i, a, b) for i, (a, b) in enumerate(pairwise(marks)) if a <= asked < b)
+    def _marks(self, rows: Rows) -> tuple[int, ...]:
+        """Begin of: far search, near search, second and third round, last descent; the end."""
+        if isinstance(rows.set, L0):
+            shares = (0, 1 / 3, 1 / 3, 2 / 3, 1, 1)
+        else:
+            split = self.first + self.second
+            rest = 1 - split
+            shares = (0, self.first, split, split + rest * (1 - _DESCENT) / 2, split + rest * (1 - _DESCENT), 1)
+        return tuple(round(share * self.steps) for share in shares)
+
+    def _turn(self, state: State, answers: Answers, part: int) -> State:
+        """The first point of another part; rows that the near search has won stay on their path."""
+        rows = state.rows
+        if part == 1:
+            nothing = torch.full_like(state.size, torch.inf)
+            return replace(state, path=descent(rows, rows.x0, nothing))
+        near = state.path.found & (state.path.best <= state.size) if part == 2 else state.near
+        start = descent(rows, state.best, state.size)
+        path = _chosen(near, self._descended(state, answers), start)
+        return replace(state, near=near, path=path, far=replace(sparse_start(rows, _TAU), x=state.best))
+
+    def _descended(self, state: State, answers: Answers, last: bool = False) -> Descent:
+        """A step of FMN: on the near search's schedule, or (`last`, for the other rows) on that of the last descent."""
+        begin, final = self._marks(state.rows)[1], self._marks(state.rows)[4]
+        place = state.asked - begin, self.steps - begin
+        alpha = torch.full_like(state.size, cosine(1.0, 0.01, *place))
+        gamma = torch.full_like(state.size, cosine(_GAMMA, _LAST_GAMMA, *place))
+        if last:
+            place = state.asked - final, self.steps - final
+            length = torch.linalg.vector_norm((state.best - state.rows.x0).flatten(1), dim=1)
+            length = torch.where(length > 0, length, 1) * cosine(_LENGTH, 0.01 * _LENGTH, *place)
+            alpha = torch.where(state.near, alpha, length)
+            gamma = torch.where(state.near, gamma, cosine(_GAMMA, _LAST_GAMMA, *place))
+        return descended(state.rows, state.path, answers, (alpha, gamma))
 
     def _asking(self, state: State) -> tuple[State, Ask]:
-        return state, self._ask(state.rows, state.path.x, state.asked + 1)
-
-    def _ask(self, rows: Rows, x: Tensor, asked: int) -> Ask:
+        asked, rows, x = state.asked + 1, state.rows, state.path.x
         if asked == self.steps:
-            return Ask(x, Access.SCORES)
-        far = self._search(rows, asked)[0] < _ROUNDS and not isinstance(rows.goal, Targeted)
-        return Ask(x, Access.GRADIENT, ce if far else lead(rows))
-
-
-def _far(state: State, answers: Answers, number: int, fade: float) -> State:
-    """A step of the far search's round `number`; `fade` falls from 1 within the round."""
-    rows = state.rows
-    if not isinstance(rows.set, Linf):
-        sparse = sparser(rows, state.sparse, answers, (_ETAS[number] * fade, _RATE, _SIGMA))
-        return replace(state, sparse=sparse, path=replace(state.path, x=sparse.x))
-    moments = state.sparse.moments.after(scaled(answers.grad))
-    path = resized(rows, state.path, answers, _GAMMA * fade)
-    eta = fade * torch.where(path.best.isfinite(), path.radius, _ETAS[number])
-    wish = path.x + per_row(eta, path.x) * moments.direction.clamp(-1, 1)
-    x = nearest(rows, torch.clamp(wish, *box(rows)), torch.where(path.best.isfinite(), path.radius, torch.inf))
-    return replace(state, sparse=replace(state.sparse, moments=moments), path=replace(path, x=x))
-
-
-def _lengths(state: State, number: int, place: tuple[int, int]) -> tuple[Tensor, float]:
-    """(α per row, γ) of FMN: α in input units from x0, in units of the best offset's length from the best point."""
-    gamma = cosine(_GAMMA, _LAST_GAMMA, *place)
-    if number == _ROUNDS:
-        return torch.full_like(state.path.best, cosine(1.0, 0.01, *place)), gamma
-    length = torch.linalg.vector_norm((state.best - state.rows.x0).flatten(1), dim=1)
-    return torch.where(length > 0, length, 1) * cosine(_LENGTH, 0.01 * _LENGTH, *place), gamma
+            return state, Ask(x, Access.SCORES)
+        odds = asked < self.steps - 1 and not isinstance(rows.goal, Targeted)  # the last plane is the margin's
+        return state, Ask(x, Access.GRADIENT, ce if odds else lead(rows))
 
 
 def _noted(state: State, answers: Answers) -> State:
-    """Keep the smallest broken point, with its size where the descents read it."""
+    """Keep the smallest broken point."""
     size = norm(state.rows, state.path.x - state.rows.x0)
-    better = broken(answers.margin) & (size < state.path.best)
+    better = broken(answers.margin) & (size < state.size)
     best = torch.where(per_row(better, state.best), state.path.x, state.best)
-    return replace(state, best=best, path=replace(state.path, best=torch.where(better, size, state.path.best)))
+    return replace(state, best=best, size=torch.where(better, size, state.size))
+
+
+def _far(state: State, answers: Answers, eta: float, fade: float) -> State:
+    """A step of the far search; `fade` falls from 1 within a round."""
+    rows, path = state.rows, state.path
+    if not isinstance(rows.set, Linf):
+        far = sparser(rows, state.far, answers, (eta * fade, _RATE, _SIGMA))
+        return replace(state, far=far, path=replace(path, x=far.x))
+    moments = state.far.moments.after(scaled(answers.grad))
+    path = resized(rows, path, answers, torch.full_like(state.size, _GAMMA * fade))
+    known = path.best.isfinite()
+    length = fade * torch.where(known, path.radius, eta)
+    wish = torch.clamp(path.x + per_row(length, path.x) * moments.direction.clamp(-1, 1), *box(rows))
+    x = nearest(rows, wish, torch.where(known, path.radius, torch.inf))
+    return replace(state, far=replace(state.far, moments=moments), path=replace(path, x=x))
+
+
+def _chosen(near: Tensor, a: Descent, b: Descent) -> Descent:
+    """a where `near`, else b."""
+    return Descent(
+        torch.where(per_row(near, a.x), a.x, b.x),
+        torch.where(near, a.radius, b.radius),
+        torch.where(near, a.best, b.best),
+        torch.where(near, a.found, b.found),
+    )
 
 
 def _on_the_plane(state: State, answers: Answers) -> Tensor:
