@@ -17,4 +17,5 @@ from saddlepoint.spec.model import Model as Model
 from saddlepoint.spec.property import Atom as Atom
 from saddlepoint.spec.property import Property as Property
 from saddlepoint.spec.property import margin_property as margin_property
+from saddlepoint.spec.query import Query as Query
 from saddlepoint.spec.threat import Threat as Threat
