@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -61,6 +60,26 @@ def agree_with_onnxruntime(graph: Graph, path: str | Path, domain: Box, points: 
         return compare(graph.to("cpu")(x), run(x), "onnxruntime")
 
 
+def box_points(lower: Tensor, upper: Tensor, shape: Shape, points: int = POINTS) -> Tensor:
+    """The points of `domain_points` for a property's box; lower, upper (d,) in any floating type, result float64."""
+    draw = torch.Generator().manual_seed(SEED)
+    low, high = (t.detach().cpu().to(torch.float64).reshape(1, *shape) for t in (lower, upper))
+    mix = torch.rand((2 * points, *shape), generator=draw, dtype=torch.float64)
+    mix[:points] = mix[:points].round()
+    mix = torch.cat([torch.zeros_like(low), torch.ones_like(low), torch.full_like(low, 0.5), mix])
+    return torch.minimum(torch.maximum(low + mix * (high - low), low), high)
+
+
+def agree_on_box(graph: Graph, run: Runtime, lower: Tensor, upper: Tensor, points: int = POINTS) -> float:
+    """max |graph(x) − onnxruntime(x)| over corners and random points of a property's box. Raises ImporterDisagreement.
+
+    A verdict about a box needs the agreement there, not on [0, 1].
+    """
+    x = box_points(lower, upper, graph.input_shape, points).to(graph.dtype)
+    with torch.no_grad():
+        return compare(graph.to("cpu")(x), run(x), "onnxruntime")
+
+
 def compare(ours: Tensor, theirs: Tensor, reference: str) -> float:
     """max |Δ| of two outputs on the same points. Raises ImporterDisagreement beyond the tolerance."""
     if ours.shape != theirs.shape:
@@ -88,6 +107,8 @@ class Runtime:
     """An ONNX file in onnxruntime: one CPU thread; batches where the file allows them, else one sample a call."""
 
     def __init__(self, path: str | Path) -> None:
+        import onnxruntime  # only who compares pays for the package
+
         path = Path(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

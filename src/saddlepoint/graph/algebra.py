@@ -20,7 +20,18 @@ def add(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
     if isinstance(x, Ref) and isinstance(y, Ref):
         return b.add(ops.Add(), *b.match(x, y), name=name)
     ref, c = b.align(*_sorted(x, y))
-    return b.add(ops.AddConstant(c), ref, name=name)
+    return _shift(b, ref, c, name)
+
+
+def _shift(b: Builder, x: Ref, c: Tensor, name: str) -> Ref:
+    """x + c. After a product without a bias, c becomes that bias: the same real number, one node less."""
+    node = b.producer(x)
+    per_entry = c.numel() == c.shape[-1] and c.dim() == x.rank
+    if per_entry and node is not None and isinstance(node.op, ops.Linear) and node.op.bias is None:
+        bias = c.reshape(-1).expand(x.shape[-1]).contiguous()
+        source = Ref(node.inputs[0], b.shape(node.inputs[0]))
+        return b.add(ops.Linear(node.op.weight, bias), source, name=name)
+    return b.add(ops.AddConstant(c), x, name=name)
 
 
 def subtract(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
@@ -29,7 +40,7 @@ def subtract(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
         return b.add(ops.Sub(), *b.match(x, y), name=name)
     if isinstance(x, Ref) and isinstance(y, Tensor):
         ref, c = b.align(x, y)
-        return b.add(ops.AddConstant(-c), ref, name=name)  # x − c = x + (−c), bit for bit
+        return _shift(b, ref, -c, name)  # x − c = x + (−c), bit for bit
     ref, c = b.align(*_sorted(x, y))
     return b.add(ops.AddConstant(c), b.add(ops.Negate(), ref), name=name)
 
@@ -72,7 +83,7 @@ def matmul(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
     if isinstance(x, Ref) and isinstance(y, Tensor):
         c = b.constant(y)
         if c.dim() == 2:
-            return b.add(ops.Linear(c.t().contiguous()), x, name=name)
+            return b.add(ops.Linear(c.t()), x, name=name)
         if c.dim() == 1:
             return reshape(b, b.add(ops.Linear(c.reshape(1, -1)), x), x.shape[:-1], name)
         if c.dim() > x.rank or (c.dim() == x.rank and c.shape[0] != 1):

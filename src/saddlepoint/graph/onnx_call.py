@@ -16,6 +16,9 @@ from saddlepoint.graph.ops_base import Op
 BATCH = 1_000_003
 """Stands for the batch axis in the shape arithmetic of exporters; a prime, so that no honest size is a multiple."""
 
+FLOATS: dict[int, torch.dtype] = {1: torch.float32, 11: torch.float64}
+"""ONNX's numbers of the two types that a graph computes in."""
+
 Held = Ref | np.ndarray
 
 

@@ -7,19 +7,23 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from saddlepoint.core.errors import RefusedFile
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
 
 OLDEST_OPSET = 7
 
 
 def open_model(path: str | Path) -> ModelProto:
     """The parsed file, tensors included. Raises RefusedFile with the reason and the remedy."""
+    import onnx  # here and below: a process that reads no ONNX file does not pay for the package
+    from google.protobuf.message import DecodeError
+
     path = Path(path)
     remedy = "Export or download the file again."
     try:
@@ -48,8 +52,17 @@ def opset(model: ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
+def type_name(number: int) -> str:
+    """The name of an element type, "INT64" say."""
+    from onnx import TensorProto
+
+    return {n: name for name, n in TensorProto.DataType.items()}.get(number, "unknown")
+
+
 def array(tensor: TensorProto) -> np.ndarray:
     """A tensor of the file as a writable array."""
+    from onnx import numpy_helper
+
     try:
         return np.array(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError) as error:
@@ -60,6 +73,8 @@ def array(tensor: TensorProto) -> np.ndarray:
 
 def _load_external(model: ModelProto, path: Path) -> None:
     """Reads tensors kept beside the model; anything that leads out of the model's folder is refused."""
+    from onnx import TensorProto
+
     folder = path.resolve().parent
     for tensor in _tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -87,8 +102,10 @@ def _load_external(model: ModelProto, path: Path) -> None:
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    from onnx import AttributeProto
+
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
+            if attribute.type == AttributeProto.TENSOR:
                 yield attribute.t

@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from saddlepoint.graph.onnx_call import BATCH, Call
-from saddlepoint.graph.onnx_file import array
+from saddlepoint.graph.onnx_file import array, type_name
 
 LARGEST = 100_000_000
+DTYPES: dict[int, Any] = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    4: np.uint16,
+    5: np.int16,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float16,
+    11: np.float64,
+    12: np.uint32,
+    13: np.uint64,
+}
+"""NumPy's types by ONNX's numbers of them."""
 
 
 def fold(kind: str, c: Call) -> list[np.ndarray]:
@@ -95,9 +109,10 @@ def _unsqueeze(c: Call, xs: list[Any]) -> np.ndarray:
 
 
 def _cast(c: Call, xs: list[Any]) -> np.ndarray:
-    if c.a["to"] in (TensorProto.BFLOAT16, TensorProto.STRING):
-        raise c.b.unsupported("a cast to this type")
-    return xs[0].astype(helper.tensor_dtype_to_np_dtype(c.a["to"]))
+    dtype = DTYPES.get(c.a["to"])
+    if dtype is None:
+        raise c.b.unsupported(f"a cast to {type_name(c.a['to'])}")
+    return xs[0].astype(dtype)
 
 
 def _range(c: Call, xs: list[Any]) -> np.ndarray:

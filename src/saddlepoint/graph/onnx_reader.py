@@ -7,22 +7,22 @@ of the output depends on sample i of the input alone. Compare with onnxruntime (
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from saddlepoint.core.errors import StochasticModel, UnsupportedModel
 from saddlepoint.graph.builder import Builder, Ref
 from saddlepoint.graph.ir import Graph
-from saddlepoint.graph.onnx_call import Call, Held
-from saddlepoint.graph.onnx_file import array, open_model, opset
+from saddlepoint.graph.onnx_call import FLOATS, Call, Held
+from saddlepoint.graph.onnx_file import array, open_model, opset, type_name
 from saddlepoint.graph.onnx_folding import fold
 from saddlepoint.graph.onnx_rules import RULES
 from saddlepoint.graph.ops_base import Shape
 
-FLOATS: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
-NAMES = {number: name for name, number in TensorProto.DataType.items()}
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
+
 CONTROL = frozenset({"If", "Loop", "Scan"})
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -88,6 +88,8 @@ def _read(node: NodeProto, held: dict[str, Held], builder: Builder, version: int
 
 
 def _attribute(attribute: AttributeProto) -> Any:
+    from onnx import AttributeProto, helper
+
     if attribute.type == AttributeProto.TENSOR:
         return attribute.t
     return helper.get_attribute_value(attribute)
@@ -98,7 +100,7 @@ def _builder(info: ValueInfoProto, shape: Shape | None) -> tuple[Builder, int | 
     kind = info.type.tensor_type
     if kind.elem_type not in FLOATS:
         raise UnsupportedModel(
-            f"the input {info.name!r} is of type {NAMES.get(kind.elem_type, 'unknown')}, not float.",
+            f"the input {info.name!r} is of type {type_name(kind.elem_type)}, not float.",
             "Export the model with float32 inputs.",
         )
     sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim]

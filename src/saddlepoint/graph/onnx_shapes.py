@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto
 
 from saddlepoint.core.errors import StochasticModel
 from saddlepoint.graph import algebra, ops
 from saddlepoint.graph.builder import Ref, Value
-from saddlepoint.graph.onnx_call import BATCH, Call
+from saddlepoint.graph.onnx_call import BATCH, FLOATS, Call
+from saddlepoint.graph.onnx_file import type_name
 from saddlepoint.graph.ops_base import Shape
 
 
@@ -165,7 +165,7 @@ def expand(c: Call) -> Ref:
     if len(target) > x.rank or (len(target) == x.rank and target[0] not in (1, BATCH, c.batch)):
         raise c.b.unsupported("it broadcasts the batch axis")
     rest = target[1:] if len(target) == x.rank else target
-    return c.b.expand(x, tuple(torch.broadcast_shapes(x.shape, rest)))
+    return c.b.expand(x, c.b.common(x.shape, tuple(rest)))
 
 
 def reduce(c: Call, kind: str) -> Ref:
@@ -180,8 +180,8 @@ def reduce(c: Call, kind: str) -> Ref:
 
 def cast(c: Call) -> Ref:
     """Casts between float32 and float64 are left out: the graph runs in one type."""
-    if c.a["to"] not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        raise c.b.unsupported(f"a cast to {TensorProto.DataType.Name(c.a['to'])}")
+    if c.a["to"] not in FLOATS:
+        raise c.b.unsupported(f"a cast to {type_name(c.a['to'])}")
     return c.variable()
 
 

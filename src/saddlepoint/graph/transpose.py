@@ -1,12 +1,13 @@
 """Wᵀ a for a linear operator y = W x + c: the backward half of every linear bound.
 
-In general the vector–Jacobian product of `map` (exact: a linear map is its own derivative). Linear and Conv2d, where
-nearly all the time goes, and the cheap ones have direct forms. Everything is batched over the leading axis and
+In general the vector–Jacobian product of `map` (exact: a linear map is its own derivative). Nearly all operators have
+direct forms, which are faster. Everything is batched over the leading axis and
 differentiable in a (and in the weights), so that bounds can be optimised through it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import singledispatch
 
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saddlepoint.graph.ops_arithmetic import Add, AddConstant, DivConstant, MulConstant, Negate, Sub
+from saddlepoint.graph.ops_arithmetic import Add, AddConstant, Constant, DivConstant, Identity, MulConstant, Negate, Sub
 from saddlepoint.graph.ops_base import LinearOp, Shape
-from saddlepoint.graph.ops_dense import BatchNorm, Conv2d, Linear
-from saddlepoint.graph.ops_shape import Concat, Permute, Reshape
+from saddlepoint.graph.ops_dense import BatchNorm, Conv2d, ConvTranspose2d, Linear, MatMulConstant
+from saddlepoint.graph.ops_pool import Mean, Sum
+from saddlepoint.graph.ops_shape import Concat, Expand, Index, Permute, Reshape, Slice, UpsampleNearest
 
 
 @singledispatch
@@ -26,9 +28,14 @@ def transpose(op: LinearOp, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tu
 
     `transpose(op.absolute(), a, in_shapes)` is |W|ᵀ a.
     """
-    zeros = tuple(cotangent.new_zeros((cotangent.shape[0], *shape)) for shape in in_shapes)
-    pull = torch.func.vjp(op.map, *zeros)[1]
-    return pull(cotangent)
+    # autograd.grad, not torch.func.vjp: the same numbers, and its first call does not import a second's worth
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        zeros = tuple(cotangent.new_zeros((cotangent.shape[0], *shape)).requires_grad_() for shape in in_shapes)
+        y = op.map(*zeros)
+        if not y.requires_grad:
+            return tuple(z.detach() for z in zeros)  # W = 0
+        return torch.autograd.grad(y, zeros, cotangent, create_graph=differentiable)
 
 
 @transpose.register
@@ -58,6 +65,7 @@ def _(op: Conv2d, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor
 @transpose.register(DivConstant)
 @transpose.register(Negate)
 @transpose.register(AddConstant)
+@transpose.register(Identity)
 def _diagonal(op: LinearOp, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
     return (op.map(cotangent),)  # a diagonal W is its own transpose
 
@@ -86,3 +94,56 @@ def _(op: Permute, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tenso
 @transpose.register
 def _(op: Concat, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
     return torch.split(cotangent, [shape[op.axis - 1] for shape in in_shapes], dim=op.axis)
+
+
+@transpose.register
+def _(op: Constant, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    return (cotangent.new_zeros((cotangent.shape[0], *in_shapes[0])),)
+
+
+@transpose.register
+def _(op: ConvTranspose2d, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    a = F.conv2d(cotangent, op.weight, None, op.stride, op.padding, op.dilation, op.groups)
+    h, w = in_shapes[0][1:]
+    return (a[:, :, :h, :w],)  # output padding may make room for one place more, which no input reaches
+
+
+@transpose.register
+def _(op: MatMulConstant, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    back = op.matrix.transpose(-1, -2)
+    a = torch.matmul(back, cotangent) if op.left else torch.matmul(cotangent, back)
+    return (a.sum_to_size((cotangent.shape[0], *in_shapes[0])),)  # one x may have met a stack of matrices
+
+
+@transpose.register
+def _(op: Slice, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    a = cotangent.new_zeros((cotangent.shape[0], *in_shapes[0]))
+    return (torch.slice_scatter(a, cotangent, op.axis, op.start, min(op.stop, a.shape[op.axis]), op.step),)
+
+
+@transpose.register
+def _(op: Index, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    a = cotangent.new_zeros((cotangent.shape[0], *in_shapes[0]))
+    return (a.index_add(op.axis, op.index, cotangent),)
+
+
+@transpose.register
+def _(op: Expand, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    return (cotangent.sum_to_size((cotangent.shape[0], *in_shapes[0])),)
+
+
+@transpose.register
+def _(op: UpsampleNearest, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    channels, h, w = in_shapes[0]
+    blocks = cotangent.reshape(-1, channels, h, op.factors[0], w, op.factors[1])
+    return (blocks.sum((3, 5)),)
+
+
+@transpose.register(Mean)
+@transpose.register(Sum)
+def _reduction(op: Mean | Sum, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    kept = [1 if i in op.axes else size for i, size in enumerate(in_shapes[0], start=1)]
+    a = cotangent.reshape(cotangent.shape[0], *kept)
+    if isinstance(op, Mean):
+        a = a / math.prod(op.source[i - 1] for i in op.axes)
+    return (a.expand(cotangent.shape[0], *in_shapes[0]),)
