@@ -11,7 +11,7 @@ from torch import nn
 
 from random_nets import SHAPE, Everything, Noise, Private, ResizePad, behind, samples, trained
 from saddlepoint.adapters import averaged, from_torch, with_straight_through
-from saddlepoint.adapters.averaged import Drawn
+from saddlepoint.adapters.averaging import Drawn
 from saddlepoint.attack import PGD, Rows
 from saddlepoint.attack.engine import run
 from saddlepoint.core.errors import InputError, StochasticModel

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.adapters import from_torch
-from saddlepoint.adapters.averaged import averaged
+from saddlepoint.adapters.averaging import averaged
 from saddlepoint.attack import APGD
 from saddlepoint.cli.main import run_app
 from saddlepoint.core.errors import InputError

@@ -31,7 +31,7 @@ class LoadOptions:
     outputs: str = "auto"
     """What the model's outputs are: "auto" (found out), "logits" or "probabilities"."""
     eot: int | None = None
-    """Of a random model, the mean of so many draws is loaded (adapters/averaged.py)."""
+    """Of a random model, the mean of so many draws is loaded (adapters/averaging.py)."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.adapters.backward import Replacement, with_backward, with_straight_through
-from saddlepoint.adapters.suspects import Suspect, suspects
+from saddlepoint.adapters.suspicion import Suspect, suspects
 from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.spec import Access, Model, margin
 

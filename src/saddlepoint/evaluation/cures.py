@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saddlepoint.adapters.averaged import averaged
+from saddlepoint.adapters.averaging import averaged
 from saddlepoint.adapters.backward import Replacement, with_backward, with_straight_through
 from saddlepoint.adapters.probe import gradient_obstacle, probe_inputs
 from saddlepoint.core.errors import InputError, NotAvailable

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from saddlepoint.adapters.averaged import averaged
+from saddlepoint.adapters.averaging import averaged
 from saddlepoint.attack import Rows
 from saddlepoint.core.errors import InputError
 from saddlepoint.data import Batch

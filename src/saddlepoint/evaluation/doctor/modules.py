@@ -6,7 +6,7 @@ backward says so.
 
 from __future__ import annotations
 
-from saddlepoint.adapters.suspects import Suspect, suspects
+from saddlepoint.adapters.suspicion import Suspect, suspects
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.doctor.case import Case
 from saddlepoint.spec import Model

@@ -11,7 +11,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from saddlepoint.adapters.averaged import averaged
+from saddlepoint.adapters.averaging import averaged
 from saddlepoint.adapters.callables import from_callable
 from saddlepoint.adapters.exported import load_pt2
 from saddlepoint.adapters.http import from_http
