@@ -13,7 +13,8 @@ JOBS   ?= 2
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps \
-  bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-transfer nightly clean
+  bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-minimum \
+  bench-attacks-transfer nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,7 +91,7 @@ $(PEERS)/stamp: pyproject.toml constraints.txt benchmarks/peers/install.sh
 	@PYTHON=$(PYTHON) sh benchmarks/peers/install.sh "$(PEERS)"
 	@touch $@
 
-bench-attacks: bench-attacks-transfer
+bench-attacks: bench-attacks-transfer bench-attacks-minimum
 bench-attacks: bench-attacks-steps bench-attacks-strong bench-attacks-invariance bench-attacks-affine  ## all of it, about two hours
 
 bench-attacks-steps: $(PEERS)/stamp  ## steps per second of PGD, ours and the peers'
@@ -105,6 +106,9 @@ bench-attacks-invariance: $(PEERS)/stamp  ## verdicts against batch size, worker
 
 bench-attacks-affine: $(PEERS)/stamp  ## minimum sizes on affine models against the closed form
 	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/affine.py
+
+bench-attacks-minimum: $(PEERS)/stamp  ## minimum-size attacks against the peers' at equal budgets
+	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/minimum.py
 
 bench-attacks-transfer: $(PEERS)/stamp  ## transfer between two networks, and universal perturbations
 	@$(THREADS) $(PEERS)/bin/python benchmarks/attacks/transfer.py

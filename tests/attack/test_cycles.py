@@ -10,6 +10,7 @@ from torch import Tensor
 from saddlepoint.attack import PGD, EngineSettings, Outcome, PGDTargeted, Rows, run
 from saddlepoint.attack.fixed import pgd
 from saddlepoint.attack.fixed.cycles import Path, follow
+from saddlepoint.core.errors import InputError
 from saddlepoint.geometry import L2, Linf
 
 KEEP = EngineSettings(drop=False, hasten=False)
@@ -118,3 +119,23 @@ def test_every_target_has_a_path_of_its_own() -> None:
         ]
     )
     assert bool((found.best_margin <= best + 1e-6).all())
+
+
+def test_glances_find_what_falls_at_the_vertex_and_change_no_step() -> None:
+    """Dropped or kept, every sample that falls without glances falls with them; the path is the same one."""
+    net = convnet()
+    rows = images(net, 48, Linf("0.02"))
+    plain, glancing = PGD(steps=8, polish=False), PGD(steps=8, polish=False, glances=(1, 3))
+    without, with_ = (run(wrap(net, 5), attack, rows, KEEP) for attack in (plain, glancing))
+    assert bool((without.success <= with_.success).all())
+    assert bool((with_.best_margin <= without.best_margin).all())
+    assert int(with_.forwards.max()) == int(without.forwards.max()) + 2
+    dropped = run(wrap(net, 5), glancing, rows, EngineSettings(hasten=False))
+    alone = run(wrap(net, 5), plain, rows, EngineSettings(hasten=False))
+    assert torch.equal(dropped.success, with_.success)
+    assert int(dropped.backwards.sum()) < int(alone.backwards.sum())
+
+
+def test_glances_after_no_gradient_are_refused() -> None:
+    with pytest.raises(InputError, match="glances"):
+        PGD(steps=4, glances=(5,))

@@ -120,8 +120,9 @@ def _take(value: Any, index: Tensor | slice, done: dict[int, Tensor]) -> Any:
     if isinstance(value, tuple):
         return tuple(_take(part, index, done) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: _take(getattr(value, f.name), index, done) for f in fields(value)}
-        if isinstance(value, Rows):
-            parts["ids"] = value.ids[index] if isinstance(index, slice) else tuple(value.ids[i] for i in index.tolist())
-        return replace(value, **parts)
+        if isinstance(value, Rows):  # ids are text: one pass, not one call for each
+            ids = value.ids[index] if isinstance(index, slice) else tuple(value.ids[i] for i in index.tolist())
+            parts = {f.name: _take(getattr(value, f.name), index, done) for f in fields(value) if f.name != "ids"}
+            return replace(value, ids=ids, **parts)
+        return replace(value, **{f.name: _take(getattr(value, f.name), index, done) for f in fields(value)})
     return value

@@ -93,13 +93,17 @@ class Tracker:
         better = live & (margin <= 0 if self.smallest else margin < self.margin[sample])
         # a stand-in's margin is kept until `settle` reads the model's, and only where nothing fell yet
         better &= reply.sure | (self.margin[sample] > 0) & (margin > 0) & ~reply.rough
+        boxed = rows.limits is not None and not self.smallest
+        if boxed and bool(better.any()):
+            better &= inside(rows, points)  # two comparisons, cheaper than picking the rows out
         index = better.nonzero()[:, 0]
         if len(index) == 0:
             return
         if len(index) < len(sample):
-            rows, points, margin, sample, item = take((rows, points, margin, sample, item), index)
+            points, margin, sample, item = take((points, margin, sample, item), index)
+            rows = rows if boxed else take(rows, index)
         size = self._size(rows, points)
-        admissible = size < self.size[sample] if self.smallest else inside(rows, points)
+        admissible = better[index] if boxed else size < self.size[sample] if self.smallest else inside(rows, points)
         if not bool(admissible.all()):
             index = admissible.nonzero()[:, 0]
             points, margin, sample, item, size = take((points, margin, sample, item, size), index)

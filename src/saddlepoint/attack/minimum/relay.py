@@ -70,7 +70,7 @@ class Relay(Attack[State]):
     name: ClassVar[str] = "relay"
     minimum: ClassVar[bool] = True
     steps: int = 1000
-    first: float = 0.2
+    first: float = 0.25
     second: float = 0.12
     count: int = 0
 

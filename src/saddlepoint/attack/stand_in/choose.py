@@ -57,10 +57,10 @@ class Faster:
     seconds: float = 0.0
 
     def to_answer(self, ask: Ask) -> StandIn | None:
-        """Who answers an ask: gradients alone may be rough, values may not; labels come from the model."""
+        """Who answers an ask: values that the next step reads may not be rough; labels come from the model."""
         if ask.want < Access.SCORES:
             return None
-        return self.rough if self.rough and ask.want >= Access.GRADIENT and not ask.values else self.exact
+        return self.rough if self.rough and not ask.values else self.exact
 
     @property
     def notes(self) -> list[str]:
@@ -112,7 +112,7 @@ def _measure(model: Model, graph: Graph, x: Tensor, y: Tensor, rows: int) -> Fas
             continue
         if kind == "exact" and off > _ROUNDING * (1 + float(truth.abs().max())):
             continue
-        pace, at = min((_pace(fn, x, y, rows * more), rows * more) for more in _LARGER if rows * more <= len(x))
+        pace, at = min((_pace(fn, x, y, count), count) for count in sorted({min(rows * m, len(x)) for m in _LARGER}))
         if pace < limit:
             found[kind] = StandIn(name, fn, at, float(error.quantile(0.9)), pace)
             limit = pace
