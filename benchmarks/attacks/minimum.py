@@ -1,10 +1,10 @@
 """Minimum-size attacks against the peers' best, at equal budgets, in one process.
 
-    PEERS/bin/python benchmarks/attacks/minimum.py [--budgets 1000 2000] [--table]    (PEERS: benchmarks/peers/install.sh)
+    PEERS/bin/python benchmarks/attacks/minimum.py [--budgets 1000 2000] [--table]  (PEERS: benchmarks/peers/install.sh)
 
 Budget: forwards + backwards of one sample. 100 correctly classified MNIST images on the robust LeNet-5 and 30 CIFAR-10
 images on the published ResNet-20, in ℓ0, ℓ1, ℓ2, ℓ∞; ours is Relay, one attack with its defaults. The peers are those
-of AttackBench's ranking that did best in each norm in a first look, with half the budget as their steps. A module around
+of AttackBench's ranking that did best in each norm at first, with half the budget as their steps. A module around
 the network counts for every peer alike: the forwards and backwards of each row, the smallest point inside the data box
 with another label (argmax on the network's own logits; sizes in float64), and an end when the budget is spent. What a
 peer returns is not read: every point counts that was shown to the network.
