@@ -74,6 +74,10 @@ class Tally:
         self.constant = self.constant + gained
         self.error = (self.error + U * self.constant.abs() + TINY) * (1 + 2 * U)
 
+    def total(self) -> Tensor:
+        """constant − error, rounded down: that difference is rounded twice more."""
+        return self.constant - self.error * (1 + 4 * U) - 2 * U * self.constant.abs() - TINY
+
     def charge(self, rows: Rows, share: Tensor, floor: Tensor) -> None:
         """error += ⟨|a|, share⟩ + floor of each row's sample, rounded up."""
         mine = rows.cut(share).index_select(0, self.owner).flatten(1)
@@ -110,17 +114,19 @@ class Backward:
         while start < len(owner):
             stop = start + room
             part = Rows(rows.a[start:stop], rows.shape, rows.top, rows.left)
-            tally = self._walk(source, part, owner[start:stop])
-            # |constant − error| is rounded twice more
-            bounds.append(tally.constant - tally.error * (1 + 4 * U) - 2 * U * tally.constant.abs() - TINY)
+            zero = rows.a.new_zeros(len(part.a))
+            tally = Tally(owner[start:stop], zero, zero, {source: part})
+            self.descend(tally)
+            if self.forward.graph.input in tally.pending:
+                tally.add(self._ground(tally.pending.pop(self.forward.graph.input), tally.owner))
+            bounds.append(tally.total())
             start, room = stop, max(1, self.memory // (8 * 8 * tally.width))
         return torch.cat(bounds)
 
-    def _walk(self, source: str, rows: Rows, owner: Tensor) -> Tally:
-        graph = self.forward.graph
-        zero = rows.a.new_zeros(len(owner))
-        tally = Tally(owner, zero, zero, {source: rows})
-        for node in reversed(graph.nodes):
+    def descend(self, tally: Tally) -> None:
+        """Pull all rows down to the input, where they stay pending."""
+        owner = tally.owner
+        for node in reversed(self.forward.graph.nodes):
             if node.name not in tally.pending:
                 continue
             tally.width = max(tally.width, sum(r.a[:1].numel() for r in tally.pending.values()))
@@ -132,9 +138,6 @@ class Backward:
             else:
                 low, high = (mine.cut(t).index_select(0, owner) for t in self.values[node.name])
                 tally.add(-corner(-mine.a, low, high))
-        if graph.input in tally.pending:
-            tally.add(self._ground(tally.pending.pop(graph.input), owner))
-        return tally
 
     def _ground(self, rows: Rows, owner: Tensor) -> Tensor:
         """⟨Â, x⟩ ≥ −max over S(x) of ⟨−Â, x⟩."""
