@@ -42,9 +42,10 @@ class Lines:
 
 @dataclass(frozen=True)
 class Region:
-    """S(x) of a batch, with its enclosing box. `boxed`: S(x) is that box, so windows need not be filled up."""
+    """S(x) of a batch, with its enclosing box. `boxed`: S(x) is that box, so windows need not be filled up; then `set`
+    may be None."""
 
-    set: PerturbationSet
+    set: PerturbationSet | None
     x: Tensor
     lower: Tensor
     upper: Tensor
@@ -53,11 +54,11 @@ class Region:
     def take(self, index: Tensor) -> Region:
         """Some samples."""
         x, lower, upper = (t.index_select(0, index) for t in (self.x, self.lower, self.upper))
-        return Region(self.set.rows(index), x, lower, upper, self.boxed)
+        return Region(None if self.set is None else self.set.rows(index), x, lower, upper, self.boxed)
 
     def minimum(self, rows: Rows, owner: Tensor) -> Tensor:
         """min over S(x of the row's sample) of ⟨a, x⟩ = −support(−a), (r,)."""
-        if self.boxed:
+        if self.boxed or self.set is None:
             low, high = (rows.window(t).index_select(0, owner).flatten(1) for t in (self.lower, self.upper))
             a = rows.a.flatten(1)
             return torch.einsum("rn,rn->r", a, torch.where(a > 0, low, high))
@@ -124,6 +125,11 @@ class Walker:
             bounds.append(region.minimum(rows, mine) + constant)
             start, room = start + room, max(1, self.memory // (item * width))
         return torch.cat(bounds)
+
+    def down(self, lines: Lines, relaxations: Mapping[str, Relaxation], owner: Tensor) -> tuple[Rows, Tensor]:
+        """Lines on the input below every row, all rows at once: ⟨rows, x⟩ + constant."""
+        rows, constant, _ = self._walk(lines, relaxations, owner)
+        return rows, constant
 
     def _walk(self, lines: Lines, relaxations: Mapping[str, Relaxation], owner: Tensor) -> tuple[Rows, Tensor, int]:
         """Down to the input: the rows there, the constant, and the widest row met on the way."""

@@ -18,8 +18,7 @@ Float32, round to nearest: claims for a checker to confirm (check/proofs.py).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,15 +27,11 @@ from torch import Tensor
 
 from saddlepoint.bound.backward import Lines, Region, Walker
 from saddlepoint.bound.base import Bounds, Proof, never_certify, specification
-from saddlepoint.bound.interval import Interval2, region_of, step, tail
-from saddlepoint.bound.rows import Rows, one_hot
-from saddlepoint.bound.rules import Relaxation, Rule, rule_of
+from saddlepoint.bound.enclose import Encloser
+from saddlepoint.bound.interval import region_of, tail
+from saddlepoint.bound.rows import Rows
 from saddlepoint.geometry.base import PerturbationSet
-from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import LinearOp
-
-TILES = 8  # a node of H × W places is cut into at most TILES² tiles, whose rows share one window
-WORTH = 64  # rows that make a tile worth its own walk
+from saddlepoint.graph.ir import Graph
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class _Search:
 
     def bound(self, region: Region, wanted: Tensor, *, refine: bool) -> Bounds:
         """All samples of `region` at one level of effort."""
-        values, relaxations, tensors = self.enclose(region, refine=refine)
+        values, relaxations, tensors = Encloser(self.walker).enclose(region, refine=refine)
         b, m, k = wanted.shape
         tensors["refined"] = torch.full((b,), int(refine), dtype=torch.uint8, device=wanted.device)
 
@@ -99,82 +94,6 @@ class _Search:
 
         upper = -lowest(-wanted) if self.config.upper else None
         return Bounds(lowest(wanted), upper, Proof(tensors))
-
-    def enclose(
-        self, region: Region, *, refine: bool
-    ) -> tuple[dict[str, Interval2], dict[str, Relaxation], dict[str, Tensor]]:
-        """Bounds of every value, lines of every nonlinear node, and the choices of their lower slopes."""
-        graph = self.walker.graph
-        values: dict[str, Interval2] = {graph.input: (region.lower, region.upper)}
-        relaxations: dict[str, Relaxation] = {}
-        choices: dict[str, Tensor] = {}
-        done: set[str] = set()  # two nodes may read one value
-        for node in graph.nodes:
-            if not isinstance(node.op, LinearOp):
-                rule, source = rule_of(node.op, node.name), node.inputs[0]
-                if refine and source not in done and self._improvable(source, region):
-                    done.add(source)
-                    self._refine(node, rule, values, relaxations, region)
-                choice = rule.choose(node.op, *values[source])
-                if choice is not None:
-                    choices[f"lower/{node.name}"] = choice
-                relaxations[node.name] = rule.relax(node.op, *values[source], choice)
-            values[node.name] = step(node, graph, [values[name] for name in node.inputs])
-        return values, relaxations, choices
-
-    def _improvable(self, source: str, region: Region) -> bool:
-        """Whether a backward pass can beat the interval: not on the input, nor one linear map from a box."""
-        graph = self.walker.graph
-        if source == graph.input:
-            return False
-        node = graph.node(source)
-        return not (region.boxed and isinstance(node.op, LinearOp) and node.inputs == (graph.input,))
-
-    def _refine(
-        self,
-        node: Node,
-        rule: Rule,
-        values: dict[str, Interval2],
-        relaxations: dict[str, Relaxation],
-        region: Region,
-    ) -> None:
-        """Tighten the input of `node` where its enclosure is loose: first the bound nearer to 0, as that may settle
-        a ReLU; then, where it did not, the other one. The better of old and new stays."""
-        source = node.inputs[0]
-        shape = self.walker.graph.shape(source)
-        lower, upper = (t.flatten(1).clone() for t in values[source])
-        raise_lower = upper >= -lower
-        for turn in (raise_lower, ~raise_lower):
-            loose = rule.loose(node.op, *values[source])
-            for samples, neurons in _tiles(loose, shape):
-                distinct, place = torch.unique(neurons, return_inverse=True)
-                hot = one_hot(distinct, shape, lower)
-                both = replace(hot, a=torch.cat([hot.a, -hot.a]))
-                raising = turn[samples, neurons]
-                lines = self.walker.shared(Lines({source: both}, lower.new_zeros(2 * len(distinct))))
-                place = torch.where(raising, place, place + len(distinct))
-                found = self.walker.minimum(lines, place, samples, relaxations, region)
-                # neuron ≥ min of itself, neuron ≤ −min of its negative; a comparison with NaN is false
-                low, high = lower[samples, neurons], upper[samples, neurons]
-                lower[samples, neurons] = torch.where(raising & (found > low), found, low)
-                upper[samples, neurons] = torch.where(~raising & (-found < high), -found, high)
-            values[source] = (lower.view(-1, *shape), upper.view(-1, *shape))
-
-
-def _tiles(loose: Tensor, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """(sample, neuron) pairs of the loose neurons, grouped by the tile of H × W that they lie in."""
-    samples, neurons = loose.flatten(1).nonzero(as_tuple=True)
-    if len(shape) != 3:
-        return [(samples, neurons)] if len(samples) else []
-    height, width = shape[1:]
-    per_side = min(TILES, max(1, math.isqrt(len(samples) // WORTH)))
-    place = neurons % (height * width)
-    row, column = (place // width) * per_side // height, (place % width) * per_side // width
-    tile = row * per_side + column
-    order = torch.argsort(tile, stable=True)
-    sizes = torch.bincount(tile).tolist()
-    groups = zip(samples[order].split(sizes), neurons[order].split(sizes), strict=True)
-    return [(s, n) for s, n in groups if len(s)]
 
 
 def _merge(coarse: Bounds, fine: Bounds, index: Tensor) -> Bounds:

@@ -1,0 +1,133 @@
+"""Complete search: its verdicts are true, its certificates say so by themselves, and it ends on time."""
+
+import itertools
+import math
+import time
+
+import pytest
+import torch
+from read_certificate import Reading
+
+from saddlepoint.bound.search import search
+from saddlepoint.core.errors import InputError
+from saddlepoint.graph.ir import Graph, Node
+from saddlepoint.graph.ops import Linear, Relu
+from saddlepoint.spec.property import Atom, Property
+from saddlepoint.spec.query import Query
+
+
+def mlp(seed: int, sizes: tuple[int, ...], scale: float = 1.0) -> Graph:
+    """A random ReLU network in float32."""
+    draw = torch.Generator().manual_seed(seed)
+    nodes, at = [], "x"
+    for k, (m, n) in enumerate(itertools.pairwise(sizes)):
+        weight = scale * torch.randn((n, m), generator=draw) / math.sqrt(m)
+        nodes.append(Node(f"v{k}", Linear(weight, 0.3 * torch.randn(n, generator=draw)), (at,), (n,)))
+        at = f"v{k}"
+        if k < len(sizes) - 2:
+            nodes.append(Node(f"h{k}", Relu(), (at,), (n,)))
+            at = f"h{k}"
+    return Graph(tuple(nodes), "x", at, (sizes[0],))
+
+
+def lowest(graph: Graph, query: Query, count: int = 4000) -> float:
+    """The smallest value of the property that random points, corners and a few gradient steps find."""
+    draw = torch.Generator().manual_seed(0)
+    d = len(query.lower)
+    x = torch.rand((count, d), generator=draw, dtype=torch.float64)
+    x[: count // 4] = x[: count // 4].round()
+    width = query.upper - query.lower
+    exact = graph.to(torch.float64)
+    best = torch.inf
+    for _ in range(20):
+        x = x.detach().requires_grad_()
+        value = query.property(query.lower + x * width, exact(query.lower + x * width))
+        best = min(best, float(value.detach().min()))
+        (grad,) = torch.autograd.grad(value.sum(), x)
+        x = (x - 0.05 * grad.sign()).clamp(0, 1)
+    return best
+
+
+def box_query(d: int, formula: Property, radius: float = 1.0) -> Query:
+    return Query(torch.full((d,), -radius, dtype=torch.float64), torch.full((d,), radius, dtype=torch.float64), formula)
+
+
+def shifted(graph: Graph, formula_of, d: int, gap: float, radius: float = 1.0) -> Query:
+    """The query whose value is `gap` at the lowest point found."""
+    low = lowest(graph, box_query(d, formula_of(0.0), radius))
+    return box_query(d, formula_of(gap - low), radius)
+
+
+FORMULAS = {
+    "one atom": lambda b: Property(((Atom((1.0, -1.0, 0.5), (), b),),)),
+    "two clauses": lambda b: Property(((Atom((1.0, -1.0, 0.0), (), b),), (Atom((0.0, 1.0, -1.0), (), b),))),
+    "a disjunction": lambda b: Property(((Atom((1.0, 0.0, 0.0), (), b), Atom((0.0, -1.0, 0.0), (), b)),)),
+    "inputs too": lambda b: Property(((Atom((1.0, 0.0, -1.0), (0.5, -0.5, 0.0), b),),)),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_true_property_is_proven_with_a_certificate(name, seed):
+    graph = mlp(seed, (3, 10, 8, 3))
+    query = shifted(graph, FORMULAS[name], 3, 0.2)
+    found = search(graph, query, deadline=time.monotonic() + 20)
+    assert found.status == "holds"
+    assert 0 < found.lower <= lowest(graph, query) + 1e-5
+    reading = Reading(graph, found.certificate)
+    assert reading.complete()
+    assert float(reading.leaves().min()) > 0
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_false_property_is_never_proven_and_a_witness_is_found(name):
+    graph = mlp(3, (3, 12, 12, 3))
+    query = shifted(graph, FORMULAS[name], 3, -0.02)
+
+    def refute(points):
+        values = query.property(points, graph.to(torch.float64)(points))
+        bad = ((values <= 0) & query.admits(points)).nonzero().flatten()
+        return points[bad[0]] if len(bad) else None
+
+    found = search(graph, query, deadline=time.monotonic() + 20, refute=refute)
+    assert found.status == "violated"
+    assert bool(query.admits(found.witness[None]).all())
+    assert float(query.property(found.witness[None], graph.to(torch.float64)(found.witness[None]))) <= 0
+    assert search(graph, query, deadline=time.monotonic() + 0.5).status == "open"
+
+
+def test_the_deadline_is_kept_and_the_bound_so_far_is_true():
+    graph = mlp(5, (12, 60, 60, 3), 2.0)
+    query = shifted(graph, FORMULAS["one atom"], 12, 1e-4)
+    start = time.monotonic()
+    found = search(graph, query, deadline=start + 0.3)
+    assert time.monotonic() - start < 1.5
+    assert found.status == "open"
+    assert found.certificate is None
+    assert found.lower <= lowest(graph, query) + 1e-5
+
+
+def test_a_box_of_one_point_is_decided():
+    graph = mlp(1, (3, 8, 3))
+    at = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
+    value = float(graph.to(torch.float64)(at[None])[0] @ torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64))
+    for gap in (0.01, -0.01):
+        query = Query(at, at, FORMULAS["one atom"](gap - value))
+        found = search(graph, query, deadline=time.monotonic() + 5)
+        assert found.status == ("holds" if gap > 0 else "open")
+
+
+def test_weights_that_are_not_finite_prove_nothing():
+    graph = mlp(1, (3, 8, 3))
+    first = graph.nodes[0]
+    for bad in (math.nan, math.inf):
+        weight = first.op.weight.clone()
+        weight[0, 0] = bad
+        broken = Graph((Node("v0", Linear(weight, first.op.bias), ("x",), (8,)), *graph.nodes[1:]), "x", "v1", (3,))
+        query = box_query(3, FORMULAS["one atom"](100.0))
+        assert search(broken, query, deadline=time.monotonic() + 0.5).status == "open"
+
+
+def test_a_query_of_another_size_is_refused():
+    with pytest.raises(InputError):
+        search(mlp(0, (3, 4, 3)), box_query(4, FORMULAS["one atom"](0.0)), deadline=time.monotonic())
