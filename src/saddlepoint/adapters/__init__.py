@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from saddlepoint.adapters.options import LoadOptions as LoadOptions
     from saddlepoint.adapters.remedies import remedied as remedied
     from saddlepoint.adapters.sklearn_model import from_sklearn as from_sklearn
+    from saddlepoint.adapters.smoothing import Counting as Counting
+    from saddlepoint.adapters.smoothing import smoothed as smoothed
     from saddlepoint.adapters.suspicion import Suspect as Suspect
     from saddlepoint.adapters.suspicion import suspects as suspects
     from saddlepoint.adapters.torch_module import Ways as Ways
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 # public name -> the file that defines it
 _HOME = {
+    "Counting": "smoothing",
     "LoadOptions": "options",
     "Suspect": "suspicion",
     "Ways": "torch_module",
@@ -49,12 +52,14 @@ _HOME = {
     "register": "loading",
     "remedied": "remedies",
     "save_weights": "weights",
+    "smoothed": "smoothing",
     "suspects": "suspicion",
     "with_backward": "backward",
     "with_straight_through": "backward",
 }
 
 __all__ = [
+    "Counting",
     "LoadOptions",
     "Suspect",
     "Ways",
@@ -72,6 +77,7 @@ __all__ = [
     "register",
     "remedied",
     "save_weights",
+    "smoothed",
     "suspects",
     "with_backward",
     "with_straight_through",

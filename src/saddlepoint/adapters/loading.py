@@ -19,6 +19,7 @@ from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.onnx_file import from_onnx
 from saddlepoint.adapters.options import LoadOptions
 from saddlepoint.adapters.sklearn_model import from_sklearn, load_skops
+from saddlepoint.adapters.smoothing import parse_smoothing, smoothed
 from saddlepoint.adapters.snapshot import copied
 from saddlepoint.adapters.torch_module import Ways, adapt, takes
 from saddlepoint.adapters.urls import is_url
@@ -49,6 +50,11 @@ def load(spec: str, options: LoadOptions | None = None) -> Model:
     """
     options = options or LoadOptions()
     model = _loaded(spec, options)
+    if options.smooth is not None:
+        if options.eot is not None:
+            raise InputError("--smooth and --eot are two ways to average.", "Give one of them.")
+        noise, counting, denoiser = parse_smoothing(options.smooth)
+        return smoothed(model, noise, counting, denoiser)
     return model if options.eot is None else averaged(model, options.eot)
 
 

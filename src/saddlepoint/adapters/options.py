@@ -19,7 +19,7 @@ Domain = Box | tuple[Bound, Bound] | list[Bound]
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of `load`: `--domain --mean --std --arch --device --classes --shape --eot`."""
+    """Options of `load`: `--domain --mean --std --arch --device --classes --shape --eot --smooth`."""
 
     domain: Domain | None = None
     mean: Sequence[float] | float | None = None
@@ -32,6 +32,8 @@ class LoadOptions:
     """What the model's outputs are: "auto" (found out), "logits" or "probabilities"."""
     eot: int | None = None
     """Of a random model, the mean of so many draws is loaded (adapters/averaging.py)."""
+    smooth: str | None = None
+    """The smoothed model is loaded: "sigma=0.25,n0=100,n=10000,alpha=0.001" (adapters/smoothing.py)."""
 
 
 @contextmanager

@@ -1,7 +1,30 @@
-"""Lower bounds on m*: linear and interval relaxations of the captured graph, with the proof a checker needs."""
+"""Lower bounds on m*: linear and interval relaxations of the captured graph, with the proof a checker needs.
+
+Methods that need more than torch are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from saddlepoint.bound.base import BoundMethod as BoundMethod
 from saddlepoint.bound.base import Bounds as Bounds
 from saddlepoint.bound.base import Proof as Proof
 from saddlepoint.bound.crown import CROWN as CROWN
 from saddlepoint.bound.interval import Interval as Interval
+
+if TYPE_CHECKING:
+    from saddlepoint.bound.smoothing import RandomizedSmoothing as RandomizedSmoothing
+
+# public name -> the file that defines it
+_HOME = {
+    "RandomizedSmoothing": "smoothing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'saddlepoint.bound' has no attribute {name!r}.")
+    return getattr(import_module(f"saddlepoint.bound.{home}"), name)

@@ -31,6 +31,8 @@ class ModelOptions:
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps")] = "cpu"
     eot: Annotated[int | None, Parameter(help="of a random model, evaluate the mean of this many draws")] = None
 
+    smooth: Annotated[str | None, Parameter(help="evaluate the smoothed model: sigma=0.25,n0=100,n=10000")] = None
+
     def stored(self) -> dict[str, Any]:
         """What the ledger keeps, so that `replay` loads the same model; the device is not part of it."""
         return {k: v for k, v in asdict(self).items() if v is not None and k != "device" and v != "auto"}
@@ -50,6 +52,7 @@ class ModelOptions:
             shape=shape,
             outputs=self.outputs,
             eot=self.eot,
+            smooth=self.smooth,
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from saddlepoint.attack import APGD, APGDTargeted, RandomSearch, Square
+from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.cures import cured, draws_of
 from saddlepoint.evaluation.doctor.case import Effort
 from saddlepoint.evaluation.doctor.examine import examine
@@ -75,6 +76,8 @@ def adapt(request: Request, effort: Effort | None = None, draws: int = DRAWS) ->
 
     `draws` is how many of a random model's draws are averaged. Raises InputError and its children, as `prepare` does.
     """
+    if request.model.smoothing is not None:
+        raise InputError("a smoothed model is not adapted.", "Leave out --adapt, or --smooth.")
     effort = effort or Effort()
     threat = next((t for t in request.threats if not t.set.parametric), request.threats[0])
     positions = choose(request.data, request.n, request.sample, request.work.seed)

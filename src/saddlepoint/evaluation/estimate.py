@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.attack.protocol import Attack
+from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.plan import Plan
 from saddlepoint.evaluation.stages import Clean
@@ -33,7 +34,7 @@ def estimate(model: Model, plan: Plan, threat: Threat, x: Tensor, y: Tensor) -> 
     step = _per_sample(lambda: _gradient(model, x), len(x)) if Access.GRADIENT in model.access else forward
     backward = max(0.0, step - forward)
     forwards, backwards, seconds = 1, 0, forward
-    for stage in plan.stages(threat):
+    for stage in plan.for_model(model).stages(threat):
         if stage.refusal(model, threat) or isinstance(stage.config, Clean):
             continue
         if isinstance(stage.config, Attack):
@@ -42,6 +43,10 @@ def estimate(model: Model, plan: Plan, threat: Threat, x: Tensor, y: Tensor) -> 
             forwards += items * stage.config.forwards
             backwards += items * stage.config.backwards
             seconds += items * (stage.config.forwards * forward + stage.config.backwards * backward)
+        elif isinstance(stage.config, RandomizedSmoothing):
+            draws = stage.config.n0 + stage.config.n  # of the base classifier: one forward of g is a mean of several
+            forwards += draws
+            seconds += draws * forward / (1 if model.sampling is None else model.sampling.draws)
         elif isinstance(model.graph, Graph):
             some = x[:4].to(model.graph.dtype)
             C = margin_matrix(y[:4], model.classes, some.dtype)

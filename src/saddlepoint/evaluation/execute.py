@@ -18,7 +18,9 @@ from saddlepoint.attack.engine import EngineSettings, run
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.bound.base import BoundMethod
+from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.check.proofs import recheck
+from saddlepoint.check.smoothing import recheck_counts
 from saddlepoint.check.witness import Replay, replay
 from saddlepoint.core.digests import canonical_json
 from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedOperator
@@ -87,6 +89,8 @@ def _carry_out(model: Model, unit: Unit, work: Work) -> Result:
         return _clean(model, unit, work)
     if isinstance(unit.stage.config, Attack):
         return _attack(model, unit, unit.stage.config, work)
+    if isinstance(unit.stage.config, RandomizedSmoothing):
+        return _certify(model, unit, unit.stage.config, work)
     return _bound(model, unit, unit.stage.config)
 
 
@@ -209,6 +213,34 @@ def _bound(model: Model, unit: Unit, method: BoundMethod) -> Result:
     return Result(rows, ([(name, data)] if name else []) + blobs, inputs)
 
 
+def _certify(model: Model, unit: Unit, method: RandomizedSmoothing, work: Work) -> Result:
+    """Certificates of a smoothed predictor from counts; the checker computes the bound from the counts again."""
+    how = model.smoothing
+    if how is None or isinstance(unit.threat.goal, Targeted):
+        raise NotAvailable("smoothing certifies that a smoothed predictor keeps its label.", "Load it with --smooth.")
+    result, described = Result(), unit.threat.set.canonical()
+    for i, part in enumerate(_singles(unit)):
+        if work.late():
+            return replace(result, stopped=True)
+        begun = time.perf_counter()
+        found = method.certify(how, part.x, (part.subjects[0].sample,), work.seed, work.batch)
+        cost = _share(begun, 1, forwards=method.n0 + int(found.drawn))
+        details = {"label": int(found.label), "radius": float(found.radius), "noise": how.noise.kind}
+        shown, value, proof = _Shown("claimed", "", 0, cost, canonical_json(details)), -1.0, {}
+        if int(found.label) == int(part.y):  # else nothing is counted about y: m* ≥ −1
+            proof = {"votes": found.votes, "drawn": found.drawn}
+            failure = torch.full((1,), method.failure, dtype=torch.float64)
+            value = float(recheck_counts(how, described, part.x[0].numel(), proof, failure))
+        if value > 0:
+            name, data = pack(proof)
+            shown = replace(shown, status="checked", proof=name, failure_probability=method.failure)
+            blobs, inputs = _inputs(part, torch.zeros(1, dtype=torch.int64))
+            result.blobs.extend([(name, data), *blobs])
+            result.inputs.extend(inputs)
+        result.rows.append(_row(unit, i, value, shown, work.seed))
+    return result
+
+
 @dataclass(frozen=True)
 class _Shown:
     """What stands behind one value."""
@@ -254,7 +286,7 @@ def _upper_rows(
 def _row(unit: Unit, i: int, value: float, shown: _Shown, seed: int = 0) -> Evidence:
     status: Status = "checked" if shown.status == "checked" else "claimed"
     proved = unit.stage.side == "lower" and status == "checked"
-    arithmetic: Arithmetic = "outward" if proved else "f32"
+    arithmetic: Arithmetic = ("f64" if shown.failure_probability else "outward") if proved else "f32"
     return Evidence(
         quantity="margin",
         side=unit.stage.side,

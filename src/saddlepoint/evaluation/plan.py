@@ -6,7 +6,7 @@ A plan has a name (named_plans.py) or is a TOML file (plan_file.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ from saddlepoint.attack import (
     Square,
     Universal,
 )
+from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
+from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
 from saddlepoint.evaluation.plan_file import read_plan
 from saddlepoint.evaluation.stages import Clean, Stage
-from saddlepoint.spec import Threat
+from saddlepoint.spec import Model, Threat
 
 METHODS: dict[str, type] = {
     "pgd": PGD,
@@ -66,6 +68,7 @@ METHODS: dict[str, type] = {
     "universal": Universal,
     "interval": Interval,
     "crown": CROWN,
+    "smoothing": RandomizedSmoothing,
 }
 
 
@@ -80,6 +83,21 @@ class Plan:
         """Stages in order, the clean pass first."""
         chosen = (s if isinstance(s, Stage) else Stage(s) for s in self.choose(threat))
         return [Stage(Clean()), *chosen]
+
+    def for_model(self, model: Model) -> Plan:
+        """Of a smoothed predictor: certificates from counts after the first attack, and no bounds on a graph."""
+        how = model.smoothing
+        if how is None:
+            return self
+        certify = RandomizedSmoothing(how.n0, how.n, how.alpha, how.images)
+
+        def choose(threat: Threat) -> list[Any]:
+            kept = [s for s in self.stages(threat)[1:] if isinstance(s.config, (Attack, RandomizedSmoothing))]
+            if any(isinstance(s.config, RandomizedSmoothing) for s in kept):  # the plan's own parameters
+                return kept
+            return [*kept[:1], certify, *kept[1:]]
+
+        return replace(self, choose=choose)
 
 
 def plan_named(name: str) -> Plan:

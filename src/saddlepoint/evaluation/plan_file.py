@@ -23,6 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound.base import BoundMethod
+from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.stages import Stage
 from saddlepoint.spec.bracket import CLEAN
@@ -110,7 +111,7 @@ def _configured(entry: _Entry, kind: Any) -> Any:
         remedy = "Abstract? Write what is missing; sp.testing.check_attack tells more."
         raise entry.wrong(f"it cannot be made: {type(error).__name__}: {error}.", remedy) from error
     named = isinstance(getattr(config, "name", None), str)
-    if not named or not isinstance(config, (Attack, BoundMethod)):
+    if not named or not isinstance(config, (Attack, BoundMethod, RandomizedSmoothing)):
         raise entry.wrong(
             f"{getattr(kind, '__name__', kind)} is neither an attack nor a bound method"
             f"{'' if named else ' (it has no name)'}.",

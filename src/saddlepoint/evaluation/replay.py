@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.check.proofs import recheck
+from saddlepoint.check.smoothing import doubtful, recheck_counts
 from saddlepoint.check.witness import replay as replay_witness
 from saddlepoint.core.digests import sample_digest
 from saddlepoint.core.errors import InputError, SaddlepointError
@@ -28,6 +29,7 @@ from saddlepoint.ledger import Ledger
 from saddlepoint.spec import Evidence, Model, margin_matrix
 
 BATCH = 64
+COUNTED = "smoothing"  # proofs that are counts
 KEPT = 4  # blobs in memory: a batch's proofs and inputs lie in two or three
 _COUNTED = 0.05  # of P(right) − P(wrong): a few draws in a hundred may fall the other way between kernels
 _CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
@@ -94,7 +96,9 @@ def _replay_group(model: Model, rows: list[Evidence], blobs: Blobs, inputs: Inpu
     x = torch.stack([x0 for _, x0 in known if x0 is not None])
     y = torch.tensor([row.subject.label for row in rows])
     try:
-        bad = (_witnesses if rows[0].side == "upper" else _proofs)(model, rows, x, y, blobs)
+        counted = rows[0].method.name == COUNTED
+        judge = _witnesses if rows[0].side == "upper" else _counts if counted else _proofs
+        bad = judge(model, rows, x, y, blobs)
     except SaddlepointError as error:  # e.g. a damaged blob: nothing was shown, so nothing is refuted either
         result.unchecked += len(rows)
         result.reasons[str(error)] += len(rows)
@@ -146,6 +150,20 @@ def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blo
         if v >= row.value - 1e-9 * max(1.0, abs(row.value)) and (v > 0) == (row.value > 0)
         else "the proof shows less"
         for v, row in zip(value, rows, strict=True)
+    ]
+
+
+def _counts(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:
+    """Certificates of a smoothed predictor: computed again from the counts, and doubted by fresh draws."""
+    if model.smoothing is None:
+        raise InputError(f"{model.name} is no smoothed predictor.", "Load it with the --smooth of the run.")
+    proof = _stacked([blobs.row(row.proof, row.row) for row in rows])
+    failure = torch.tensor([row.failure_probability for row in rows], dtype=torch.float64)
+    lower = recheck_counts(model.smoothing, json.loads(rows[0].threat)["set"], x[0].numel(), proof, failure)
+    doubts = doubtful(model, x, y, proof, failure)
+    return [
+        "fresh draws contradict the counts" if doubt else "" if v >= row.value - 1e-9 else "the counts show less"
+        for v, doubt, row in zip(lower.tolist(), doubts.tolist(), rows, strict=True)
     ]
 
 

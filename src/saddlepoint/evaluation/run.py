@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from saddlepoint.attack.cascade import worth
-from saddlepoint.core.digests import digest_json
+from saddlepoint.core.digests import canonical_json, digest_json
 from saddlepoint.core.errors import Contradiction, InputError, NotAvailable, StochasticModel
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import Data
@@ -105,6 +105,7 @@ class Prepared:
 def prepare(request: Request) -> Prepared:
     """Look at model, data and threats before anything is written. Raises InputError and its children."""
     _refuse_stochastic(request.model)
+    request = replace(request, plan=request.plan.for_model(request.model))
     if not request.threats:
         raise InputError("no threat was given.", "Say what the adversary may do, e.g. linf:8/255.")
     threats = tuple(threat.within(request.model.domain) for threat in request.threats)
@@ -319,8 +320,10 @@ def _register(request: Request, threats: Sequence[Threat], samples: list[Sample]
     model, data = request.model, request.data
     spec = request.model_spec or model.name
     if request.model_spec:  # a text can come to stand for something else; an object in memory is what it is
-        # of a random model every number of draws is a model of its own
+        # of a random model every number of draws is a model of its own, of a smoothed one every noise
         told = spec if model.sampling is None else f"{spec} --eot {model.sampling.draws}"
+        if model.smoothing is not None:
+            told = f"{spec} --smooth {canonical_json(model.smoothing.noise.canonical())}"
         ledger.bind("model", told, model.digest)
         ledger.bind("data", data.spec, data.digest)
     row = ModelRow(

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from saddlepoint.attack.protocol import Attack, parameters
 from saddlepoint.bound.base import BoundMethod
+from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.digests import canonical_json
 from saddlepoint.spec import Access, Method, Model, Threat
 from saddlepoint.spec.bracket import CLEAN
@@ -25,7 +26,7 @@ class Stage:
     """One method of a plan, as configured; `near` leaves out samples that earlier stages left too far from falling
     (attack/cascade.py). It chooses samples and changes no evidence, so it is no part of the method's identity."""
 
-    config: Attack | BoundMethod | Clean
+    config: Attack | BoundMethod | RandomizedSmoothing | Clean
     near: float | None = None
 
     @property
@@ -43,7 +44,8 @@ class Stage:
         if isinstance(self.config, Attack):
             return self.config.method(seed)
         version = getattr(self.config, "version", "1")
-        return Method(self.name, version, canonical_json(parameters(self.config)))
+        drawn = seed if isinstance(self.config, RandomizedSmoothing) else 0
+        return Method(self.name, version, canonical_json(parameters(self.config)), drawn)
 
     def refusal(self, model: Model, threat: Threat) -> str:
         """Why it cannot run on this model under this threat; "" if it can."""
@@ -53,6 +55,8 @@ class Stage:
             allowed = model.access & threat.access
             short = self.config.needs not in allowed
             return f"{self.name} needs {self.config.needs.name} access, there is {allowed.name}" if short else ""
+        if isinstance(self.config, RandomizedSmoothing):
+            return "" if model.smoothing else f"{self.name} certifies smoothed predictors: load one with --smooth"
         if model.access is not Access.GRAPH:
             return f"{self.name} needs the model's graph, there is {model.access.name} access"
         if threat.set.parametric:

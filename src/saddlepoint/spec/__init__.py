@@ -14,6 +14,8 @@ from saddlepoint.spec.goal import Untargeted as Untargeted
 from saddlepoint.spec.goal import margin as margin
 from saddlepoint.spec.goal import margin_matrix as margin_matrix
 from saddlepoint.spec.model import Model as Model
+from saddlepoint.spec.model import Smoothing as Smoothing
+from saddlepoint.spec.noise import Noise as Noise
 from saddlepoint.spec.property import Atom as Atom
 from saddlepoint.spec.property import Property as Property
 from saddlepoint.spec.property import margin_property as margin_property

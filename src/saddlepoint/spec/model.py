@@ -11,6 +11,7 @@ from torch import Tensor
 from saddlepoint.core.errors import InputOutsideDomain
 from saddlepoint.geometry.box import Box
 from saddlepoint.spec.access import Access
+from saddlepoint.spec.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,31 @@ class Sampling:
     `draw(x, number)` gives the scores f(x, ω) of one draw; ω is a function of the number alone, so a draw can be had
     again. The model's fn is the mean of the draws 0 … draws − 1, for whoever looks for bad points; those that judge a
     point are the `confirm` draws after them. A judgement on counts fails with probability `failure` at most.
+    `plurality`: the predictor answers what most draws answer (a smoothed one), and its margin is P(y) − max_j P(j).
+    Otherwise it answers with one draw, and its margin is P(right) − P(wrong).
     """
 
     draw: Callable[[Tensor, int], Tensor]
     draws: int
     confirm: int = 256
     failure: float = 1e-6
+    plurality: bool = False
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """g(x) = argmax_c P(f(x + η) = c): f (normalisation and denoiser inside), η, and how its certificates are counted.
+
+    A certificate looks at `n0` draws to choose the label and at `n` fresh ones for its probability, and fails with
+    probability alpha / images at most: so many of them hold together with 1 − alpha.
+    """
+
+    base: Callable[[Tensor], Tensor]
+    noise: Noise
+    n0: int = 100
+    n: int = 10_000
+    alpha: float = 0.001
+    images: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Model:
     (b, classes), differentiable. Values, labels and verdicts always come from fn.
     `sampling` marks a randomised predictor: what is claimed is about a single random answer at x, by the margin
     P(right) − P(wrong), and is read from counts over fresh draws (check/draws.py), never from fn.
+    `smoothing` marks a smoothed predictor (adapters.smoothed), which has `sampling` too.
     """
 
     fn: Callable[[Tensor], Tensor]
@@ -53,6 +74,7 @@ class Model:
     notes: tuple[str, ...] = ()
     slopes: Callable[[Tensor], Tensor] | None = None
     sampling: Sampling | None = None
+    smoothing: Smoothing | None = None
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k"]:
         """Scores of a batch in raw input units."""
