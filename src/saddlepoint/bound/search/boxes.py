@@ -2,7 +2,8 @@
 
 Rows of a layer start as one matrix for every box, so the first pull is one product for the whole batch; after it a
 batch is (box, row, neuron) and needs no gathering. Only neurons that are loose in some box get rows, one for each
-side. Bounds are intervals cut with those backward passes. (Zhang et al. 2018, Theorem 3.2.)
+side. Bounds are intervals cut with those backward passes (Zhang et al. 2018, Theorem 3.2), in a box only where it needs
+them: lines from tighter bounds may be looser, so a certificate's checker must know what was used (spec/certificate.py).
 
 Cost per box: Σ_k 2 · (loose neurons of layer k) · Σ_{j<k} n_j n_{j−1} products.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlepoint.bound.rules import Elementwise, rule_of
+from saddlepoint.bound.rules import Elementwise, Rule, rule_of
 from saddlepoint.bound.rules.ramp import ramp
 from saddlepoint.bound.search.chain import Chain, Layer
 from saddlepoint.core.errors import UnsupportedOperator
@@ -46,14 +47,27 @@ def bound_boxes(chain: Chain, lower: Tensor, upper: Tensor, rows: Tensor) -> Lin
             if len(loose):
                 w, c = layer.weight.index_select(0, loose), layer.constant.index_select(0, loose)
                 found = _walk(chain, k, torch.cat([w, -w]), torch.cat([c, -c]), below).minimum(lower, upper)
-                better_low, better_high = found[:, : len(loose)], -found[:, len(loose) :]
-                # torch.fmax keeps the interval where a backward pass gave NaN
-                low = low.index_copy(1, loose, torch.fmax(low.index_select(1, loose), better_low))
-                high = high.index_copy(1, loose, torch.fmin(high.index_select(1, loose), better_high))
+                better = found[:, : len(loose)], -found[:, len(loose) :]
+                mine = _cut(rule, _op(layer), (low.index_select(1, loose), high.index_select(1, loose)), better)
+                low, high = low.index_copy(1, loose, mine[0]), high.index_copy(1, loose, mine[1])
         below.append(_relax(layer, low, high))
         ends = rule.interval(layer.op, low, high)
     last = chain.layers[-1]
     return _walk(chain, len(chain.layers) - 1, rows @ last.weight, rows @ last.constant, below)
+
+
+def _cut(
+    rule: Rule, op: NonlinearOp, old: tuple[Tensor, Tensor], better: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Loose entries get their side nearer to 0, then, where they stay loose, the other."""
+    upper_first = old[1] < -old[0]
+    low, high = old
+    for upper in (upper_first, ~upper_first):
+        loose = rule.loose(op, low, high)
+        # torch.fmax keeps the old bound where a backward pass gave NaN
+        low = torch.where(loose & ~upper, torch.fmax(low, better[0]), low)
+        high = torch.where(loose & upper, torch.fmin(high, better[1]), high)
+    return low, high
 
 
 def _op(layer: Layer) -> NonlinearOp:
