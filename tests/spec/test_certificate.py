@@ -1,5 +1,7 @@
 """A certificate on disk is the certificate: every number survives, and other files are refused."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -13,7 +15,14 @@ def some_certificate() -> Certificate:
     return Certificate(
         torch.tensor([0.1, -1.0], dtype=torch.float64),
         torch.tensor([1 / 3, 1e-30], dtype=torch.float64),
-        Property(((Atom((1.0, -0.1), (), 0.3), Atom((0.0, 1 / 3), (0.1, 0.0))),)),
+        Property(
+            (
+                (
+                    Atom((1.0, -0.1), (), -0.1, strict=True, exact=Fraction(-1, 10) + Fraction(1, 10**19)),
+                    Atom((0.0, 1 / 3), (0.1, 0.0)),
+                ),
+            )
+        ),
         Tree(
             torch.tensor([-1, 0, 0], **i32),
             torch.tensor([-1, 0, 0], **i32),

@@ -21,7 +21,7 @@ from saddlepoint.evaluation import Request, Work, plan_named, prepare
 from saddlepoint.evaluation import run as carry_out
 from saddlepoint.evaluation.adapt import DRAWS, Adaptation, adapt
 from saddlepoint.evaluation.doctor import Effort
-from saddlepoint.evaluation.run import Ran
+from saddlepoint.evaluation.running import Ran
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.ledger import Ledger
 from saddlepoint.ledger.labels import label_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saddlepoint.evaluation.run import Ran
+from saddlepoint.evaluation.running import Ran
 from saddlepoint.ledger import Claim, Exhibit, Ledger, ModelRow, RunRow
 from saddlepoint.spec import Finding
 

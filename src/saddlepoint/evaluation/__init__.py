@@ -1,11 +1,44 @@
-"""What to run, and running it: plans, the anytime schedule, resume, workers."""
+"""What to run, and running it: plans, the anytime schedule, resume, workers.
 
-from saddlepoint.evaluation.evaluate import evaluate as evaluate
-from saddlepoint.evaluation.execute import Work as Work
-from saddlepoint.evaluation.plan import Plan as Plan
-from saddlepoint.evaluation.plan import plan_named as plan_named
-from saddlepoint.evaluation.run import Prepared as Prepared
-from saddlepoint.evaluation.run import Progress as Progress
-from saddlepoint.evaluation.run import Request as Request
-from saddlepoint.evaluation.run import prepare as prepare
-from saddlepoint.evaluation.run import run as run
+Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saddlepoint.evaluation.evaluating import evaluate as evaluate
+    from saddlepoint.evaluation.execute import Work as Work
+    from saddlepoint.evaluation.plan import Plan as Plan
+    from saddlepoint.evaluation.plan import plan_named as plan_named
+    from saddlepoint.evaluation.running import Prepared as Prepared
+    from saddlepoint.evaluation.running import Progress as Progress
+    from saddlepoint.evaluation.running import Request as Request
+    from saddlepoint.evaluation.running import prepare as prepare
+    from saddlepoint.evaluation.running import run as run
+
+# public name -> the module that defines it, below this one
+_HOME = {
+    "Plan": "plan",
+    "Prepared": "running",
+    "Progress": "running",
+    "Request": "running",
+    "Work": "execute",
+    "evaluate": "evaluating",
+    "plan_named": "plan",
+    "prepare": "running",
+    "run": "running",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'saddlepoint.evaluation' has no attribute {name!r}.")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

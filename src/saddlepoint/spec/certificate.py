@@ -59,6 +59,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,8 @@ def _plain(formula: Property) -> list[Any]:
 def _hex(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_hex(v) for v in value]
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
     return float(value).hex() if isinstance(value, float) else value
 
 
@@ -230,6 +233,8 @@ def _atom(stated: dict[str, Any]) -> Atom:
     def read(value: Any) -> Any:
         if isinstance(value, list):
             return tuple(read(v) for v in value)
-        return float.fromhex(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return Fraction(value) if "/" in value else float.fromhex(value)
+        return value
 
     return Atom(**{name: read(value) for name, value in stated.items()})
