@@ -82,6 +82,15 @@ class Region:
     fixed: Tensor
     at: Tensor  # float64, used where fixed
 
+    @property
+    def centre(self) -> Tensor:
+        """The middle of the box."""
+        return self.lower + 0.5 * (self.upper - self.lower)
+
+    def kept(self, x: Tensor) -> Tensor:
+        """Points moved into the box, in the network's precision."""
+        return torch.minimum(torch.maximum(x.to(self.lower), self.lower), self.upper)
+
     def wide(self, x: Tensor) -> Tensor:
         """Points as float64 in the box."""
         return torch.where(self.fixed, self.at, x.detach().to(torch.float64))
@@ -137,8 +146,12 @@ def attack_property(
     *,
     deadline: float,
     seed: int = 0,
+    start: Float[Tensor, "n d"] | None = None,
 ) -> Tensor | None:
-    """One round of the attack; a point that `accept` took, or None. `deadline` is a time.monotonic()."""
+    """One round of the attack; a point that `accept` took, or None.
+
+    `deadline` is a time.monotonic(). The rows start at `start` (float64, moved into the box) as far as it reaches.
+    """
     region = region_of(query, graph.dtype)
     outputs = math.prod(graph.output_shape)
     atoms = atoms_of(query.property, region.lower, len(query.lower), outputs)
@@ -148,7 +161,7 @@ def attack_property(
     owner = torch.arange(clauses).repeat(restarts)[: config.rows]
     if clauses > config.rows:
         owner = torch.randperm(clauses, generator=draw)[: config.rows]
-    path = _start(region, len(owner), draw, centre=seed == 0)
+    path = _start(region, len(owner), draw, start if start is not None else region.centre[None] if seed == 0 else None)
     hinge = (torch.arange(len(owner)) // clauses) % 2 == 1
     window = max(2, config.steps // config.windows)
     for step in range(config.steps + 1):
@@ -166,16 +179,15 @@ def attack_property(
     return None
 
 
-def _start(region: Region, rows: int, draw: torch.Generator, *, centre: bool) -> _Path:
-    """The centre first, then alternately points and corners of the box."""
+def _start(region: Region, rows: int, draw: torch.Generator, given: Tensor | None) -> _Path:
+    """Alternately points and corners of the box, the given points first."""
     width = region.upper - region.lower
     mix = torch.rand((rows, len(width)), generator=draw, dtype=width.dtype)
     mix[1::2] = mix[1::2].round()
-    if centre:
-        mix[0] = 0.5
-    x = torch.minimum(torch.maximum(region.lower + mix * width, region.lower), region.upper)
-    worst = x.new_full((rows,), math.inf)
-    flat = torch.zeros_like(x)
+    x = region.lower + mix * width
+    if given is not None:
+        x = torch.cat([given.to(x)[:rows], x[len(given) :]])
+    x, worst, flat = region.kept(x), x.new_full((rows,), math.inf), torch.zeros_like(x)
     return _Path(x, x, flat, x, flat, worst, x.new_ones((rows, 1)), torch.zeros(rows), worst)
 
 
@@ -226,11 +238,7 @@ def _halve(path: _Path, window: int) -> _Path:
 def _move(path: _Path, region: Region, *, first: bool) -> _Path:
     """A sign step with momentum, kept in the box. Where the slope is NaN the point stays."""
     width = region.upper - region.lower
-
-    def kept(x: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(x, region.lower), region.upper)
-
-    z = kept(path.x - path.eta * width * path.slope.sign().nan_to_num(0.0))
+    z = region.kept(path.x - path.eta * width * path.slope.sign().nan_to_num(0.0))
     if not first:
-        z = kept(path.x + _MOMENTUM * (z - path.x) + (1 - _MOMENTUM) * (path.x - path.before))
+        z = region.kept(path.x + _MOMENTUM * (z - path.x) + (1 - _MOMENTUM) * (path.x - path.before))
     return replace(path, x=z, before=path.x)

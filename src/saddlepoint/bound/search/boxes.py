@@ -53,7 +53,9 @@ def bound_boxes(chain: Chain, lower: Tensor, upper: Tensor, rows: Tensor) -> Lin
         below.append(_relax(layer, low, high))
         ends = rule.interval(layer.op, low, high)
     last = chain.layers[-1]
-    return _walk(chain, len(chain.layers) - 1, rows @ last.weight, rows @ last.constant, below)
+    line = _walk(chain, len(chain.layers) - 1, rows @ last.weight, rows @ last.constant, below)
+    # without a nonlinear layer the line is one for all boxes
+    return Line(line.a.expand(len(lower), -1, -1), line.c.expand(len(lower), -1))
 
 
 def _cut(

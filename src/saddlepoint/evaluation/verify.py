@@ -1,0 +1,193 @@
+"""One network against one specification: sat, unsat, unknown or timeout, with the evidence.
+
+    attack (a moment)  →  search with its candidates judged on the way  →  certificates checked, importer compared
+
+`sat` rests on a counterexample that the deployed runtime confirms with no tolerance. `unsat` rests on one certificate
+per box that an independent checker accepted, and on the captured graph agreeing with the runtime on every box. Without
+either the word is `unknown`, or `timeout` where the time ran out before.
+All steps share one deadline; a part of it is kept for the check.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from saddlepoint.adapters.vnnlib import Specification
+from saddlepoint.attack.property import PropertyAttack
+from saddlepoint.bound.search import Found, search
+from saddlepoint.check.counterexample import Counterexample
+from saddlepoint.core.errors import ImporterDisagreement, InputError, NonFinite, NotAvailable, UnsupportedOperator
+from saddlepoint.evaluation.refuting import Refuter, short
+from saddlepoint.graph.agreement import Runtime, agree_on_box
+from saddlepoint.graph.ir import Graph
+from saddlepoint.spec.certificate import Certificate
+from saddlepoint.spec.query import Query
+
+Word = Literal["sat", "unsat", "unknown", "timeout"]
+Check = Callable[[Graph, Query, Certificate, float], str]  # "" accepts, else the reason; the number is the deadline
+
+OPENING = 0.15  # seconds of attack before the search, a query
+RESERVED = 0.25  # of the time, for the check of the certificates
+
+
+@runtime_checkable
+class Search(Protocol):
+    """bound/search's function, or another one that keeps its promises."""
+
+    def __call__(
+        self, graph: Graph, query: Query, /, *, deadline: float, refute: Callable[[Tensor], Tensor | None]
+    ) -> Found:
+        """holds with a certificate, violated, or open."""
+        ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A captured network, what is asked about it, and the deployed runtime, opened when it is needed."""
+
+    graph: Graph
+    specification: Specification
+    open_runtime: Callable[[], Runtime]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Who attacks, searches and checks. Without a check there is no `unsat`."""
+
+    attack: PropertyAttack = field(default_factory=PropertyAttack)
+    search: Search = search
+    check: Check | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The word, why, and what it rests on. `seconds` by stage."""
+
+    word: Word
+    reason: str
+    counterexample: Counterexample | None = None
+    certificates: tuple[Certificate, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def verify(problem: Problem, deadline: float, methods: Methods | None = None) -> Answer:
+    """Answer before `deadline`, a time of time.monotonic(). Raises InputError where network and file do not fit."""
+    _fit(problem)
+    return _Run(problem, deadline, methods or Methods()).answer()
+
+
+class _Run:
+    """One verification under way."""
+
+    def __init__(self, problem: Problem, deadline: float, methods: Methods) -> None:
+        self.problem, self.graph, self.methods = problem, problem.graph, methods
+        self.queries = problem.specification.queries
+        self.begun, self.deadline = time.monotonic(), deadline
+        self.search_until = deadline - RESERVED * max(0.0, deadline - self.begun)
+        self.seconds: dict[str, float] = {}
+        self.certificates: list[Certificate] = []
+        self.open: list[str] = []
+        self._runtime: Runtime | None = None
+
+    def answer(self) -> Answer:
+        """Attack every box, then search every box, then check."""
+        if not self.queries:
+            return self._end("unsat", "the constraints of the file contradict each other: no point is asked for")
+        clauses = max(len(q.property.clauses) for q in self.queries)
+        attack = short(self.methods.attack, clauses)
+        refuters = [Refuter(self.graph, query, self._deployed, attack) for query in self.queries]
+        with self._timed("attack"):
+            for refuter in refuters:
+                if refuter.strike(min(self.search_until, time.monotonic() + OPENING)):
+                    return self._sat(refuter)
+        with self._timed("search"):
+            for i, refuter in enumerate(refuters):
+                now = time.monotonic()
+                self._search(refuter, now + (self.search_until - now) / (len(refuters) - i))
+                if refuter.found is not None:
+                    return self._sat(refuter)
+        if self.open:
+            reason = f"{len(self.open)} of {len(self.queries)} boxes are open: {self.open[0]}"
+            dropped = sum((refuter.dismissed for refuter in refuters), start=refuters[0].dismissed.__class__())
+            for why, count in dropped.most_common(2):
+                reason += f"; {count} candidates dropped: {why}"
+            return self._end("timeout" if time.monotonic() >= self.search_until else "unknown", reason)
+        return self._checked()
+
+    def _search(self, refuter: Refuter, until: float) -> None:
+        """Search one box; keeps its certificate, or why it is open."""
+        refuter.before(until)
+        try:
+            found = self.methods.search(self.graph, refuter.query, deadline=until, refute=refuter)
+        except (UnsupportedOperator, NotAvailable) as error:
+            self.open.append(str(error))
+            return
+        if found.status == "holds" and found.certificate is not None:
+            self.certificates.append(found.certificate)
+        elif found.status == "holds":
+            self.open.append("the search claims it without a certificate")
+        elif refuter.found is None:
+            self.open.append(f"the property's value is above {found.lower:.6g} after {found.visited} domains")
+
+    def _checked(self) -> Answer:
+        """unsat, if the importer agrees and every certificate is accepted."""
+        with self._timed("agreement"):
+            try:
+                for query in self.queries:
+                    agree_on_box(self.graph, self._runtime_once(), query.lower, query.upper)
+            except (ImporterDisagreement, NonFinite) as error:
+                return self._end("unknown", str(error))
+        check = self.methods.check
+        if check is None:
+            return self._end("unknown", "all boxes hold by the search, but there is no checker for its certificates")
+        with self._timed("check"):
+            for k, (query, certificate) in enumerate(zip(self.queries, self.certificates, strict=True)):
+                refusal = check(self.graph, query, certificate, self.deadline)
+                if refusal:
+                    late = time.monotonic() >= self.deadline
+                    return self._end("timeout" if late else "unknown", f"certificate {k} was not accepted: {refusal}")
+        return self._end("unsat", f"{len(self.certificates)} certificates were accepted")
+
+    def _sat(self, refuter: Refuter) -> Answer:
+        return self._end("sat", "a counterexample was confirmed by the runtime", refuter.found)
+
+    def _end(self, word: Word, reason: str, counterexample: Counterexample | None = None) -> Answer:
+        return Answer(word, reason, counterexample, tuple(self.certificates), self.seconds)
+
+    def _deployed(self, points: Tensor) -> Tensor:
+        """The runtime's outputs at flat points."""
+        return self._runtime_once()(points.view(-1, *self.graph.input_shape)).flatten(1)
+
+    def _runtime_once(self) -> Runtime:
+        if self._runtime is None:
+            self._runtime = self.problem.open_runtime()
+        return self._runtime
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+
+def _fit(problem: Problem) -> None:
+    stated = problem.specification.inputs, problem.specification.outputs
+    graph = problem.graph
+    sizes = math.prod(graph.input_shape), math.prod(graph.output_shape)
+    if stated != sizes:
+        raise InputError(
+            f"the specification has {stated[0]} inputs and {stated[1]} outputs, the network {sizes[0]} and {sizes[1]}.",
+            "Are they of the same benchmark?",
+        )
+    if graph.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"the network computes in {graph.dtype}.", "Export it in float32.")
