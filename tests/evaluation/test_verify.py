@@ -10,6 +10,7 @@ import torch
 from onnx_nets import specification, write_mlp
 from saddlepoint.adapters.vnnlib import parse
 from saddlepoint.bound.search import Found, search
+from saddlepoint.check.certificate import Ruling
 from saddlepoint.check.counterexample import Dismissed, judge
 from saddlepoint.core.errors import InputError, UnsupportedOperator
 from saddlepoint.evaluation.verify import Methods, Problem, verify
@@ -19,10 +20,6 @@ from saddlepoint.graph.onnx_reader import read_onnx
 F64 = torch.float64
 IDENTITY = [([[1.0]], [0.0])]
 ABSOLUTE = [([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])]  # y = |x|
-
-
-def accepts(graph, query, certificate, deadline):
-    return ""
 
 
 def finds(*points):
@@ -44,7 +41,7 @@ def ask(tmp_path):
         path = write_mlp(tmp_path / "net.onnx", layers)
         text = specification(limits, len(layers[-1][1]), *assertions)
         problem = Problem(graph or read_onnx(path), parse(text), lambda: Runtime(path))
-        return verify(problem, time.monotonic() + seconds, Methods(**({"check": accepts} | methods)))
+        return verify(problem, time.monotonic() + seconds, Methods(**methods))
 
     return asked
 
@@ -103,7 +100,7 @@ def test_without_a_checker_nothing_is_unsat(ask):
 
 
 def test_a_refused_certificate_is_unknown(ask):
-    answer = ask(ABSOLUTE, [("0.5", "1")], "(<= Y_0 0.25)", check=lambda *_: "leaf 3 is below 0")
+    answer = ask(ABSOLUTE, [("0.5", "1")], "(<= Y_0 0.25)", check=lambda *a, **k: Ruling(False, "leaf 3 is below 0"))
     assert answer.word == "unknown"
     assert "leaf 3 is below 0" in answer.reason
 
@@ -117,9 +114,9 @@ def test_a_claim_without_a_certificate_is_unknown(ask):
 def test_the_checker_sees_graph_query_and_certificate_of_every_box(ask):
     seen = []
 
-    def notes(graph, query, certificate, deadline):
+    def notes(graph, query, certificate, /, *, deadline):
         seen.append((query.digest, certificate.property == query.property, deadline > time.monotonic()))
-        return ""
+        return Ruling(True)
 
     boxes = "(or (and (<= X_0 1)(>= X_0 0.5)(<= Y_0 0.25)) (and (<= X_0 -0.5)(>= X_0 -1)(<= Y_0 0.25)))"
     assert ask(ABSOLUTE, [("-5", "5")], boxes, check=notes).word == "unsat"

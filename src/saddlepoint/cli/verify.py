@@ -9,20 +9,27 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saddlepoint.cli.isolated import Ended, isolated
+from saddlepoint.cli.isolated import isolated
+from saddlepoint.cli.words import DEFAULT, STARTED, soft, told
 from saddlepoint.core.errors import InputError
 
-STARTED = time.monotonic()
-SOFT = 0.3  # seconds before the limit at which the work is asked to be done
-DEFAULT = 60.0
-WORDS = ("sat", "unsat", "unknown", "timeout")
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Instances:
+    """Many instances instead of one."""
+
+    batch: Annotated[Path | None, Parameter(help="instances.csv: a row each (network, specification, seconds)")] = None
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="results.csv; rows that are there are not run again")
+    ] = None
 
 
 def verify(
@@ -33,8 +40,7 @@ def verify(
     witness: Path | None = None,
     proof: Path | None = None,
     threads: int = 2,
-    batch: Path | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    many: Instances = Instances(),  # frozen
 ) -> int:
     """Verify NETWORK against SPECIFICATION: prints sat, unsat, unknown or timeout.
 
@@ -49,14 +55,13 @@ def verify(
     witness: where the point of a `sat` is written, in the form of VNN-COMP
     proof: where the certificates of an `unsat` are written
     threads: of one instance
-    batch: instances.csv: many instances, one row each (network, specification, seconds)
-    output: results.csv of a batch; rows that are there are not run again
     """
     if timeout is not None and not 0 < timeout < 1e7:
         raise InputError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")
     if threads < 1:
         raise InputError(f"--threads {threads} must be at least 1.")
     threads = min(threads, os.cpu_count() or 1)
+    batch, output = many.batch, many.output
     if batch is not None:
         if network is not None or witness is not None or proof is not None:
             raise InputError("--batch takes no other instance, no --witness and no --proof.", "Leave them out.")
@@ -80,22 +85,6 @@ def verify(
     return 0
 
 
-def told(ended: Ended) -> tuple[str, str]:
-    """The word and its reason. Raises InputError where the input could not be used."""
-    if ended.how == "answer" and ended.answer.get("word") in WORDS:
-        return ended.answer["word"], f"{ended.answer['reason']} ({_stages(ended.answer['seconds'])})"
-    if ended.how == "timeout":
-        return "timeout", "the limit was reached"
-    if ended.how == "error":
-        raise InputError(ended.text)
-    return "unknown", ended.text
-
-
-def soft(until: float) -> float:
-    """When the work should be done by itself: a little before the limit, so that it can say what it knows."""
-    return until - min(SOFT, 0.1 * max(0.0, until - time.monotonic()))
-
-
 def _work(
     network: Path, specification: Path, until: float, threads: int, witness: Path | None, proof: Path | None
 ) -> Callable[[], dict[str, Any]]:
@@ -108,8 +97,3 @@ def _work(
         return solve(Instance(network, specification, soft(until), threads, witness, proof))
 
     return work
-
-
-def _stages(seconds: dict[str, float]) -> str:
-    stages = [f"{stage} {value:.2f} s" for stage, value in seconds.items()]
-    return ", ".join([*stages, f"in all {time.monotonic() - STARTED:.2f} s"])

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from saddlepoint.cli.isolated import isolated
-from saddlepoint.cli.verify import DEFAULT, soft, told
+from saddlepoint.cli.words import DEFAULT, soft, told
 from saddlepoint.core.errors import InputError, RefusedFile
 
 FIELDS = ("onnx", "vnnlib", "verdict", "seconds", "reason")

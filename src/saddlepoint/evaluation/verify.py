@@ -23,6 +23,7 @@ from torch import Tensor
 from saddlepoint.adapters.vnnlib import Specification
 from saddlepoint.attack.property import PropertyAttack
 from saddlepoint.bound.search import Found, search
+from saddlepoint.check.certificate import Ruling, judge
 from saddlepoint.check.counterexample import Counterexample
 from saddlepoint.core.errors import ImporterDisagreement, InputError, NonFinite, NotAvailable, UnsupportedOperator
 from saddlepoint.evaluation.refuting import Refuter, short
@@ -32,7 +33,6 @@ from saddlepoint.spec.certificate import Certificate
 from saddlepoint.spec.query import Query
 
 Word = Literal["sat", "unsat", "unknown", "timeout"]
-Check = Callable[[Graph, Query, Certificate, float], str]  # "" accepts, else the reason; the number is the deadline
 
 OPENING = 0.15  # seconds of attack before the search, a query
 RESERVED = 0.25  # of the time, for the check of the certificates
@@ -46,6 +46,15 @@ class Search(Protocol):
         self, graph: Graph, query: Query, /, *, deadline: float, refute: Callable[[Tensor], Tensor | None]
     ) -> Found:
         """holds with a certificate, violated, or open."""
+        ...
+
+
+@runtime_checkable
+class Check(Protocol):
+    """check/certificate's judge, or another one."""
+
+    def __call__(self, graph: Graph, query: Query, certificate: Certificate, /, *, deadline: float) -> Ruling:
+        """Whether the certificate shows that the query holds."""
         ...
 
 
@@ -64,7 +73,7 @@ class Methods:
 
     attack: PropertyAttack = field(default_factory=PropertyAttack)
     search: Search = search
-    check: Check | None = None
+    check: Check | None = judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +157,17 @@ class _Run:
         check = self.methods.check
         if check is None:
             return self._end("unknown", "all boxes hold by the search, but there is no checker for its certificates")
+        leaves, lowest = 0, math.inf
         with self._timed("check"):
             for k, (query, certificate) in enumerate(zip(self.queries, self.certificates, strict=True)):
-                refusal = check(self.graph, query, certificate, self.deadline)
-                if refusal:
+                ruling = check(self.graph, query, certificate, deadline=self.deadline)
+                if not ruling.accepted:
                     late = time.monotonic() >= self.deadline
-                    return self._end("timeout" if late else "unknown", f"certificate {k} was not accepted: {refusal}")
-        return self._end("unsat", f"{len(self.certificates)} certificates were accepted")
+                    reason = f"certificate {k} was not accepted: {ruling.reason}"
+                    return self._end("timeout" if late else "unknown", reason)
+                leaves, lowest = leaves + ruling.leaves, min(lowest, ruling.lowest)
+        reason = f"{len(self.certificates)} certificates were accepted, {leaves} leaves, smallest margin {lowest:.3g}"
+        return self._end("unsat", reason)
 
     def _sat(self, refuter: Refuter) -> Answer:
         return self._end("sat", "a counterexample was confirmed by the runtime", refuter.found)
