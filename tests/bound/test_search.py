@@ -8,7 +8,7 @@ import pytest
 import torch
 from read_certificate import Reading
 
-from saddlepoint.bound.search import search
+from saddlepoint.bound.search import Settings, search
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import Linear, Relu
@@ -66,12 +66,16 @@ FORMULAS = {
 }
 
 
+WAYS = {"box": Settings(), "neurons": Settings(few=0, climb=4, improve=2)}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_true_property_is_proven_with_a_certificate(name, seed):
+def test_a_true_property_is_proven_with_a_certificate(name, seed, way):
     graph = mlp(seed, (3, 10, 8, 3))
-    query = shifted(graph, FORMULAS[name], 3, 0.2)
-    found = search(graph, query, deadline=time.monotonic() + 20)
+    query = shifted(graph, FORMULAS[name], 3, 0.2 if way == "box" else 0.01)
+    found = search(graph, query, WAYS[way], deadline=time.monotonic() + 20)
     assert found.status == "holds"
     assert 0 < found.lower <= lowest(graph, query) + 1e-5
     reading = Reading(graph, found.certificate)
@@ -79,9 +83,10 @@ def test_a_true_property_is_proven_with_a_certificate(name, seed):
     assert float(reading.leaves().min()) > 0
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_false_property_is_never_proven_and_a_witness_is_found(name):
-    graph = mlp(3, (3, 12, 12, 3))
+def test_a_false_property_is_never_proven_and_a_witness_is_found(name, way):
+    graph = mlp(3, (3, 10, 8, 3))
     query = shifted(graph, FORMULAS[name], 3, -0.02)
 
     def refute(points):
@@ -89,11 +94,11 @@ def test_a_false_property_is_never_proven_and_a_witness_is_found(name):
         bad = ((values <= 0) & query.admits(points)).nonzero().flatten()
         return points[bad[0]] if len(bad) else None
 
-    found = search(graph, query, deadline=time.monotonic() + 20, refute=refute)
+    found = search(graph, query, WAYS[way], deadline=time.monotonic() + 20, refute=refute)
     assert found.status == "violated"
     assert bool(query.admits(found.witness[None]).all())
     assert float(query.property(found.witness[None], graph.to(torch.float64)(found.witness[None]))) <= 0
-    assert search(graph, query, deadline=time.monotonic() + 0.5).status == "open"
+    assert search(graph, query, WAYS[way], deadline=time.monotonic() + 0.3).status == "open"
 
 
 def test_the_deadline_is_kept_and_the_bound_so_far_is_true():

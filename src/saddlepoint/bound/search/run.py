@@ -1,6 +1,7 @@
 """Complete search, anytime: does a property hold on a box?
 
     few free inputs    branch and bound on the box (inputs.py)
+    else               bounds at the root, better lines there, then branch and bound over neurons (neurons.py)
 
 `deadline` is a time of time.monotonic(); it is looked at between batches, which are kept small. The certificate of
 "holds" is for a checker to confirm; until then the word is a claim in floating point.
@@ -8,15 +9,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from saddlepoint.bound.search.bounders import ChainBounder, GraphBounder
+from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.chain import chain_of
 from saddlepoint.bound.search.inputs import InputSearch
+from saddlepoint.bound.search.mix import mixture
+from saddlepoint.bound.search.neurons import NeuronSearch
 from saddlepoint.bound.search.record import Recorder
+from saddlepoint.bound.search.root import Root, improved, root_of
 from saddlepoint.bound.search.task import Found, Refute, Task, Watch, task_of
+from saddlepoint.bound.search.walk import Start
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.ir import Graph
 from saddlepoint.spec.query import Query
@@ -24,10 +32,15 @@ from saddlepoint.spec.query import Query
 
 @dataclass(frozen=True)
 class Settings:
-    """`work`: products that one batch of boxes may cost; `boxes`: the most boxes of a batch."""
+    """`work`: products that one batch of boxes may cost; `boxes`: the most boxes of a batch. `few`: free inputs up to
+    which the box is split; `climb`, `improve`: steps at the root, for the clauses and for the bounds below them."""
 
     work: float = 2e9
     boxes: int = 256
+    few: int = 32
+    climb: int = 20
+    improve: int = 8
+    share: float = 0.3  # of the time left, at most, for better bounds at the root
 
 
 def search(
@@ -45,10 +58,20 @@ def search(
         raise InputError(f"the query has {len(query.lower)} inputs, the graph takes {size}.")
     settings = settings or Settings()
     with torch.no_grad():
-        return _search(task_of(graph, query), settings, deadline, refute, watch)
+        task = task_of(graph, query)
+        free = int((query.upper > query.lower).sum())
+        recorder = Recorder()
+        found = None if free <= settings.few else _neurons(task, settings, recorder, deadline, refute)
+        if found is None:
+            found = _inputs(task, settings, recorder, deadline, refute)
+    if watch is not None:
+        watch(found.lower, found.visited)
+    if found.status != "holds":
+        return found
+    return replace(found, certificate=recorder.certificate(query, task.most))
 
 
-def _search(task: Task, settings: Settings, deadline: float, refute: Refute | None, watch: Watch | None) -> Found:
+def _inputs(task: Task, settings: Settings, recorder: Recorder, deadline: float, refute: Refute | None) -> Found:
     query = task.query
     chain = chain_of(task.graph, query.lower, query.upper, task.dtype)
     if chain is None:
@@ -57,11 +80,47 @@ def _search(task: Task, settings: Settings, deadline: float, refute: Refute | No
     else:
         free, bounder = chain.free, ChainBounder(task, chain)
         batch = max(1, min(settings.boxes, int(settings.work / max(chain.work, 1))))
-    recorder = Recorder()
-    state = InputSearch(task, free, bounder, batch, recorder)
-    found = state.run(deadline, refute)
-    if watch is not None:
-        watch(found.lower, found.visited)
-    if found.status != "holds":
-        return found
-    return replace(found, certificate=recorder.certificate(query, task.most))
+    return InputSearch(task, free, bounder, batch, recorder).run(deadline, refute)
+
+
+def _neurons(
+    task: Task, settings: Settings, recorder: Recorder, deadline: float, refute: Refute | None
+) -> Found | None:
+    """None if the graph has nodes whose entries cannot be split one by one."""
+    root = root_of(task, recorder)
+    if root is None:
+        return None
+    state = NeuronSearch(root, recorder)
+    weights = _weights(root)
+    for steps in (0, settings.climb // 2):
+        owed = _owed(state) if steps else list(range(task.clauses))
+        if owed:
+            state.begin(owed, weights[owed], steps, deadline)
+    if state.pool:
+        until = time.monotonic() + settings.share * max(0.0, deadline - time.monotonic())
+        state.root = improved(root, recorder, settings.improve, until)
+        owed = _owed(state)
+        state.begin(owed, _weights(state.root)[owed], settings.climb, deadline)
+    return state.run(deadline, refute)
+
+
+def _owed(state: NeuronSearch) -> list[int]:
+    """Clauses that are not proven yet."""
+    return sorted({int(c) for part in state.pool for c in part.clause})
+
+
+def _weights(root: Root) -> Tensor:
+    """Per clause the mixture of its atoms that is best under the root's default lines, (clauses, rows)."""
+    task, count = root.task, len(root.task.b)
+    weights = torch.zeros((task.clauses, count), dtype=task.dtype)
+    single = [len(c) == 1 for c in task.query.property.clauses]
+    if all(single):
+        return torch.eye(count, dtype=task.dtype)
+    batch = root.batch(count)
+    lines = root.walk.lines(batch.lower, batch.upper, root.sites.ramp(batch.lower, batch.upper))
+    walked = root.walk.down(Start({task.graph.output: task.z, task.graph.input: task.x}, task.b), lines)
+    for clause in range(task.clauses):
+        rows = task.members(clause)
+        mix, _ = mixture(Line(walked.a[None, rows], walked.c[None, rows]), root.box_lower, root.box_upper)
+        weights[clause, rows] = mix[0]
+    return weights
