@@ -15,10 +15,14 @@ from saddlepoint.bound.crown import CROWN as CROWN
 from saddlepoint.bound.interval import Interval as Interval
 
 if TYPE_CHECKING:
+    from saddlepoint.bound.lp import LP as LP
+    from saddlepoint.bound.milp import MILP as MILP
     from saddlepoint.bound.smoothing import RandomizedSmoothing as RandomizedSmoothing
 
 # public name -> the file that defines it
 _HOME = {
+    "LP": "lp",
+    "MILP": "milp",
     "RandomizedSmoothing": "smoothing",
 }
 
