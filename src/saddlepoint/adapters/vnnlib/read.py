@@ -24,6 +24,7 @@ from torch import Tensor
 
 from saddlepoint.adapters.vnnlib.formula import ALWAYS, Branch, Limits, branches_of, conjunction, tighter
 from saddlepoint.adapters.vnnlib.numbers import Rounded, plain_limit
+from saddlepoint.adapters.vnnlib.second import forms_of_second, is_second
 from saddlepoint.adapters.vnnlib.terms import Scope, atom_of
 from saddlepoint.adapters.vnnlib.tokens import Declaration, Form, Limit, forms
 from saddlepoint.core.errors import InputError, RefusedFile
@@ -67,8 +68,11 @@ def text_of(path: Path) -> str:
 
 
 def parse(text: str) -> Specification:
-    """The queries of a VNN-LIB text."""
+    """The queries of a VNN-LIB text, of version 1.0 or, where the package `vnnlib` is installed, 2.0."""
     reader = _Reader(text)
+    if is_second(text):
+        reader.read_second()
+        return reader.finish()
     for form in forms(text):
         reader.read(form)
     return reader.finish()
@@ -102,6 +106,15 @@ class _Reader:
             raise self.scope.refuse(form.at, "a command must begin with its name")
         else:
             self._command(form.items[0], form.items[1:], form.at)
+
+    def read_second(self) -> None:
+        """Takes in a text of version 2.0."""
+        inputs, outputs, found = forms_of_second(self.scope.text)
+        for side, size in (("X", inputs), ("Y", outputs)):
+            for i in range(size):
+                self._declare(f"{side}_{i}", 0)
+        for formula in found:
+            self._command("assert", [formula], formula.at)
 
     def finish(self) -> Specification:
         """All branches, grouped by their boxes."""
