@@ -16,7 +16,8 @@ from onnx_nets import specification, write_mlp
 from saddlepoint.cli.isolated import isolated
 from saddlepoint.cli.main import run_app
 from saddlepoint.cli.verify_batch import read_instances
-from saddlepoint.core.errors import InputError
+from saddlepoint.cli.words import told
+from saddlepoint.core.errors import InputError, RefusedFile
 
 ABSOLUTE = [([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])]  # y = |x|
 
@@ -138,6 +139,22 @@ def test_instances_are_read_by_position_or_by_name(tmp_path):
         read_instances(file)
 
 
+def test_a_small_verification_loads_nothing_it_does_not_need(files):
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "import saddlepoint.cli.main\n"
+        "assert not {'torch', 'numpy', 'onnx'} & set(sys.modules)\n"
+        "from saddlepoint.cli.solving import Instance, solve\n"
+        "assert not {'onnx', 'onnxruntime'} & set(sys.modules)\n"
+        "answer = solve(Instance(Path('net.onnx'), Path('holds.vnnlib'), time.monotonic() + 60))\n"
+        "heavy = {'matplotlib', 'sklearn', 'scipy', 'pandas', 'rich', 'sympy', 'jinja2', 'pydantic', 'highspy'}\n"
+        "print(answer['word'], *sorted(heavy & set(sys.modules)), 'torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=files, capture_output=True, text=True, check=False)
+    assert done.stdout == "unsat False\n", done.stderr
+
+
 # --- the watchdog, without a network ---
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -197,7 +214,9 @@ def test_errors_keep_their_kind():
         raise error
 
     typed_error, _ = ended(lambda: raises(InputError("a value.", "a remedy.")))
-    assert (typed_error.how, typed_error.text) == ("error", "InputError: a value. a remedy.")
+    assert (typed_error.how, typed_error.kind, typed_error.text) == ("error", "InputError", "a value. a remedy.")
+    with pytest.raises(RefusedFile, match="damaged"):
+        told(ended(lambda: raises(RefusedFile("damaged.")))[0])
     bug, _ = ended(lambda: raises(AssertionError("3 is not 4")))
     assert bug.how == "crash"
     assert "AssertionError: 3 is not 4" in bug.text

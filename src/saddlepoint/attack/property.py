@@ -36,15 +36,19 @@ _MOMENTUM = 0.75
 
 @dataclass(frozen=True)
 class PropertyAttack:
-    """Rounds of `steps` steps; `rows` rows at most in one batch, of which every clause gets its share."""
+    """Rounds of `steps` steps; `rows` rows at most in one batch, of which every clause gets its share.
+
+    `least` steps are taken whatever the deadline of a round: most violations that exist are met at the first corner.
+    """
 
     steps: int = 30
     rows: int = 64
     windows: int = 5
+    least: int = 2
     offered: int = 4  # candidates a step hands to the check
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.rows, self.windows, self.offered) < 1:
+        if min(self.steps, self.rows, self.windows, self.least, self.offered) < 1:
             raise InputError(f"{self} has a number below 1.", "All of them count from 1.")
 
 
@@ -169,7 +173,8 @@ def attack_property(
         z = graph(x.view(-1, *graph.input_shape)).flatten(1)
         values = atoms.values(x, z)
         found = _offer(region, atoms, x, values.detach(), accept, config.offered)
-        if found is not None or step == config.steps or time.monotonic() >= deadline:
+        late = step >= config.least and time.monotonic() >= deadline
+        if found is not None or step == config.steps or late:
             return found
         (slope,) = torch.autograd.grad(_loss(atoms, values, owner, hinge).sum(), x)
         path = _note(path, atoms.of_clauses(values.detach()).gather(1, owner[:, None])[:, 0], slope)

@@ -28,11 +28,12 @@ GRACE = 0.05  # seconds past the limit: an answer that is being written may arri
 
 @dataclass(frozen=True)
 class Ended:
-    """How the work ended: with an answer, with a typed error (`text`), by a crash (`text`), or at the limit."""
+    """How the work ended: with an answer, with a typed error (`kind`, `text`), by a crash (`text`), or at the limit."""
 
     how: Literal["answer", "error", "crash", "timeout"]
     answer: dict[str, Any]
     text: str = ""
+    kind: str = ""
 
 
 def isolated(work: Callable[[], dict[str, Any]], until: float) -> Ended:
@@ -90,7 +91,7 @@ def _end(child: int, *, at_once: bool) -> int:
 def _ended(raw: bytes, status: int) -> Ended:
     if raw.endswith(b"\n"):
         told = json.loads(raw)
-        return Ended(told["how"], told["answer"], told["text"])
+        return Ended(told["how"], told["answer"], told["text"], told.get("kind", ""))
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         more = " (out of memory?)" if name == "SIGKILL" else ""
@@ -118,7 +119,7 @@ def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"how": "answer", "answer": work(), "text": ""}
     except SaddlepointError as error:
-        return {"how": "error", "answer": {}, "text": f"{type(error).__name__}: {error}"}
+        return {"how": "error", "answer": {}, "text": str(error), "kind": type(error).__name__}
     except MemoryError:
         return {"how": "crash", "answer": {}, "text": "memory ran out"}
     except Exception as error:  # reported as a crash, never as a verdict

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from saddlepoint.cli.isolated import isolated
 from saddlepoint.cli.words import DEFAULT, soft, told
-from saddlepoint.core.errors import InputError, RefusedFile
+from saddlepoint.core.errors import InputError, RefusedFile, SaddlepointError
 
 FIELDS = ("onnx", "vnnlib", "verdict", "seconds", "reason")
 TIMES = ("timeout", "timeout_s")
@@ -101,8 +101,8 @@ def _one(folder: Path, row: Row, until: float, threads: int) -> tuple[str, str]:
 
     try:
         return told(isolated(work, until))
-    except InputError as error:
-        return "unknown", str(error)
+    except SaddlepointError as error:
+        return "unknown", f"{type(error).__name__}: {error}"
 
 
 def _load() -> None:

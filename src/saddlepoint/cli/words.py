@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from saddlepoint.cli.isolated import Ended
+from saddlepoint.core import errors
 from saddlepoint.core.errors import InputError
 
 STARTED = time.monotonic()
@@ -14,13 +15,13 @@ WORDS = ("sat", "unsat", "unknown", "timeout")
 
 
 def told(ended: Ended) -> tuple[str, str]:
-    """The word and its reason. Raises InputError where the input could not be used."""
+    """The word and its reason. Raises the error of the work again where the input could not be used."""
     if ended.how == "answer" and ended.answer.get("word") in WORDS:
         return ended.answer["word"], f"{ended.answer['reason']} ({_stages(ended.answer['seconds'])})"
     if ended.how == "timeout":
         return "timeout", "the limit was reached"
     if ended.how == "error":
-        raise InputError(ended.text)
+        raise getattr(errors, ended.kind, InputError)(ended.text)
     return "unknown", ended.text
 
 

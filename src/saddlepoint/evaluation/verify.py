@@ -34,7 +34,7 @@ from saddlepoint.spec.query import Query
 
 Word = Literal["sat", "unsat", "unknown", "timeout"]
 
-OPENING = 0.15  # seconds of attack before the search, a query
+OPENING = 0.05  # seconds of attack before the search, a query; the search's candidates are attacked again
 RESERVED = 0.25  # of the time, for the check of the certificates
 
 
