@@ -11,7 +11,9 @@ clock that runs out makes the ruling "not accepted", never more. Format: spec/ce
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +21,13 @@ from torch import Tensor
 from saddlepoint.check.certificate_bounds import Bounder, Domains, Ground
 from saddlepoint.check.certificate_tree import forest
 from saddlepoint.check.proofs_forward import Enclosure
+from saddlepoint.check.proofs_lines import U
 from saddlepoint.check.proofs_walk import Tally
-from saddlepoint.check.support import corner
+from saddlepoint.check.support import corner, region
 from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedOperator
 from saddlepoint.graph.ir import Graph
 from saddlepoint.spec.certificate import Certificate
+from saddlepoint.spec.property import margin_property
 from saddlepoint.spec.query import Query
 
 MEMORY = 1 << 27  # bytes for one batch of domains
@@ -41,7 +45,7 @@ class Ruling:
     accepted: bool
     reason: str = ""
     leaves: int = 0
-    lowest: float = float("-inf")  # smallest margin by which a leaf passed
+    lowest: float = float("-inf")  # the smallest bound of a leaf: the property's value is at least this
 
 
 def judge(graph: Graph, query: Query, certificate: Certificate, *, deadline: float | None = None) -> Ruling:
@@ -58,6 +62,14 @@ def judge(graph: Graph, query: Query, certificate: Certificate, *, deadline: flo
         return Ruling(False, "the time ended before the certificate was checked.")
     except (InputError, NotAvailable, UnsupportedOperator) as error:
         return Ruling(False, str(error))
+
+
+def question(set_canonical: Mapping[str, Any], x0: Tensor, label: int, classes: int) -> Query:
+    """The query "z_label is the largest logit on all of S(x0)", for sets that are boxes; limits rounded outward."""
+    where = region(dict(set_canonical), x0[None])
+    if not where.boxed:
+        raise NotAvailable(f"a set of kind {set_canonical['kind']!r} is no box.", "Certificates are about boxes.")
+    return Query(where.lower.flatten(), where.upper.flatten(), margin_property(label, classes))
 
 
 @dataclass
@@ -164,7 +176,10 @@ class _Check:
             low, high = self.forest.box(leaves.node.long()[mine])
             tally = Tally(line, ground.constant[line], ground.error[line])
             tally.add(-corner(-ground.a[line], low, high))
-            total = tally.total()
+            # Σ w a > t shows that some atom is > t / Σ w; one rounding of the sum, one of the quotient
+            weight = self.certificate.lines.weight.double()[index][line].sum(1)
+            total = tally.total() / weight
+            total = total - 4 * U * total.abs()
             nothing = ground.empty[line] | (low > high).any(1)
             margin[mine] = torch.where(nothing, torch.inf, total)
             passed[mine] = margin[mine] > 0  # NaN compares false: not proven

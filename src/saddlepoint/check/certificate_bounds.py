@@ -209,7 +209,7 @@ class Bounder:
         for begin in range(0, len(extra.entry), room):
             entry, sign = (t[begin : begin + room] for t in (extra.entry.long(), extra.sign.double()))
             owner = torch.full_like(entry, row)
-            mine = {n: tuple(t.index_select(0, owner) for t in pair) for n, pair in values.items()}
+            mine = {n: (lo.index_select(0, owner), hi.index_select(0, owner)) for n, (lo, hi) in values.items()}
             charges = {
                 n: Charge(c.share.index_select(0, owner), c.floor.index_select(0, owner))
                 for n, c in backward.charges.items()
@@ -220,7 +220,7 @@ class Bounder:
                     own = extra.choice.get(self.number[node.name])
                     given = None if own is None else own[begin : begin + room]
                     lines_[node.name] = self._enclosure(node, [mine[n] for n in node.inputs], None, given)
-            alone = Backward(self.forward, _region(*mine[graph.input]), mine, charges, lines_, self.memory)  # pyright: ignore[reportArgumentType]
+            alone = Backward(self.forward, _region(*mine[graph.input]), mine, charges, lines_, self.memory)
             found = sign * alone.minimum(name, unit(entry, shape, sign), torch.arange(len(entry)))
             # NaN compares false; several rows of one entry: each only tightens
             for e, s, f in zip(entry.tolist(), sign.tolist(), found.tolist(), strict=True):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saddlepoint.evaluation.evaluating import evaluate as evaluate
-    from saddlepoint.evaluation.execute import Work as Work
     from saddlepoint.evaluation.plan import Plan as Plan
     from saddlepoint.evaluation.plan import plan_named as plan_named
     from saddlepoint.evaluation.running import Prepared as Prepared
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from saddlepoint.evaluation.running import Request as Request
     from saddlepoint.evaluation.running import prepare as prepare
     from saddlepoint.evaluation.running import run as run
+    from saddlepoint.evaluation.unit import Work as Work
 
 # public name -> the module that defines it, below this one
 _HOME = {
@@ -25,7 +25,7 @@ _HOME = {
     "Prepared": "running",
     "Progress": "running",
     "Request": "running",
-    "Work": "execute",
+    "Work": "unit",
     "evaluate": "evaluating",
     "plan_named": "plan",
     "prepare": "running",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.attack.protocol import Attack
+from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.plan import Plan
@@ -47,6 +48,8 @@ def estimate(model: Model, plan: Plan, threat: Threat, x: Tensor, y: Tensor) -> 
             draws = stage.config.n0 + stage.config.n  # of the base classifier: one forward of g is a mean of several
             forwards += draws
             seconds += draws * forward / (1 if model.sampling is None else model.sampling.draws)
+        elif isinstance(stage.config, Complete):
+            seconds += stage.config.seconds  # at most; what a sample needs is known afterwards
         elif isinstance(model.graph, Graph):
             some = x[:4].to(model.graph.dtype)
             C = margin_matrix(y[:4], model.classes, some.dtype)

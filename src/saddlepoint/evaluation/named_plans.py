@@ -3,6 +3,7 @@
     quick       a short attack, interval bounds, CROWN
     standard    + Auto-PGD on cross-entropy and on targeted DLR, or the exhaustive grid for rotation + translation
     strong      certificates, and a cascade of attacks that spends its effort where samples are close to falling
+    complete    strong, and what stays open is searched completely, a minute for each sample (boxes only)
     autoattack  AutoAttack as published, attacks only; autoattack-plus and autoattack-rand are its other two versions
 
 AutoAttack (Croce & Hein 2020, "Reliable evaluation…", and 2021, "Mind the box" for ℓ1; versions of its documentation):
@@ -30,6 +31,7 @@ from typing import Any
 
 from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
 from saddlepoint.bound import CROWN, Interval
+from saddlepoint.bound.complete import Complete
 from saddlepoint.core.errors import NotAvailable
 from saddlepoint.evaluation.stages import Stage
 from saddlepoint.geometry import L1, L2, Linf
@@ -58,6 +60,11 @@ def strong(threat: Threat) -> list[Any]:
         return [*standard(threat), PGD(steps=50, restarts=5)]
     first, *later = cascade_for(threat)
     return [first, Interval(), CROWN(), *later]
+
+
+def complete(threat: Threat) -> list[Any]:
+    """`strong`, and branch and bound on what it leaves open."""
+    return [*strong(threat), Complete(seconds=60.0)]
 
 
 def cascade_for(threat: Threat) -> list[Stage]:
@@ -113,6 +120,7 @@ NAMED: dict[str, Choice] = {
     "quick": quick,
     "standard": standard,
     "strong": strong,
+    "complete": complete,
     "autoattack": autoattack,
     "autoattack-plus": autoattack_plus,
     "autoattack-rand": autoattack_rand,

@@ -36,6 +36,7 @@ from saddlepoint.attack import (
 )
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
+from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
@@ -68,6 +69,7 @@ METHODS: dict[str, type] = {
     "universal": Universal,
     "interval": Interval,
     "crown": CROWN,
+    "complete": Complete,
     "smoothing": RandomizedSmoothing,
 }
 

@@ -23,7 +23,8 @@ import torch
 
 from saddlepoint.core.errors import InputError, WorkerDied
 from saddlepoint.core.extras import require
-from saddlepoint.evaluation.execute import Result, Unit, Work, execute
+from saddlepoint.evaluation.execute import execute
+from saddlepoint.evaluation.unit import Result, Unit, Work
 from saddlepoint.spec import Model
 
 Source = Callable[[], Model]

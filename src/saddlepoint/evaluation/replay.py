@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from saddlepoint.check.certificate import judge as judge_tree
+from saddlepoint.check.certificate import question
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.smoothing import doubtful, recheck_counts
 from saddlepoint.check.witness import replay as replay_witness
@@ -27,9 +29,11 @@ from saddlepoint.data import Data
 from saddlepoint.graph.ir import Graph
 from saddlepoint.ledger import Ledger
 from saddlepoint.spec import Evidence, Model, margin_matrix
+from saddlepoint.spec.certificate import of_tensors
 
 BATCH = 64
 COUNTED = "smoothing"  # proofs that are counts
+SEARCHED = "complete"  # proofs that are trees
 KEPT = 4  # blobs in memory: a batch's proofs and inputs lie in two or three
 _COUNTED = 0.05  # of P(right) − P(wrong): a few draws in a hundred may fall the other way between kernels
 _CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
@@ -97,7 +101,8 @@ def _replay_group(model: Model, rows: list[Evidence], blobs: Blobs, inputs: Inpu
     y = torch.tensor([row.subject.label for row in rows])
     try:
         counted = rows[0].method.name == COUNTED
-        judge = _witnesses if rows[0].side == "upper" else _counts if counted else _proofs
+        proved = _certificates if rows[0].method.name == SEARCHED else _proofs
+        judge = _witnesses if rows[0].side == "upper" else _counts if counted else proved
         bad = judge(model, rows, x, y, blobs)
     except SaddlepointError as error:  # e.g. a damaged blob: nothing was shown, so nothing is refuted either
         result.unchecked += len(rows)
@@ -151,6 +156,20 @@ def _proofs(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blo
         else "the proof shows less"
         for v, row in zip(value, rows, strict=True)
     ]
+
+
+def _certificates(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:
+    """Branch trees: each is judged for the question that its row is about."""
+    graph = model.graph
+    if not isinstance(graph, Graph):
+        raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
+    found = []
+    for i, row in enumerate(rows):
+        query = question(json.loads(row.threat)["set"], x[i].to(graph.dtype), int(y[i]), model.classes)
+        ruling = judge_tree(graph, query, of_tensors(blobs.row(row.proof, row.row), query.property))
+        short = ruling.accepted and ruling.lowest < row.value - 1e-9 * max(1.0, abs(row.value))
+        found.append(ruling.reason if not ruling.accepted else "the proof shows less" if short else "")
+    return found
 
 
 def _counts(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:

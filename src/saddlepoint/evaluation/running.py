@@ -25,13 +25,13 @@ from saddlepoint.core.digests import canonical_json, digest_json
 from saddlepoint.core.errors import Contradiction, InputError, NotAvailable, StochasticModel
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import Data
-from saddlepoint.evaluation.execute import Result, Unit, Work
 from saddlepoint.evaluation.exhibits import keep_exhibits
 from saddlepoint.evaluation.nested import carried, larger, smallest_first
 from saddlepoint.evaluation.plan import Plan
 from saddlepoint.evaluation.pool import Pool, Source, open_pool
 from saddlepoint.evaluation.stages import Stage
 from saddlepoint.evaluation.subjects import Sample, choose, scan
+from saddlepoint.evaluation.unit import Result, Unit, Work
 from saddlepoint.evaluation.versions import versions
 from saddlepoint.ledger import Ledger, ModelRow, RunRow
 from saddlepoint.ledger.labels import label_of

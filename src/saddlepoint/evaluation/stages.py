@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from saddlepoint.attack.protocol import Attack, parameters
 from saddlepoint.bound.base import BoundMethod
+from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.digests import canonical_json
-from saddlepoint.spec import Access, Method, Model, Threat
+from saddlepoint.spec import Access, Method, Model, Targeted, Threat
 from saddlepoint.spec.bracket import CLEAN
 from saddlepoint.spec.evidence import Side
 
@@ -26,7 +27,7 @@ class Stage:
     """One method of a plan, as configured; `near` leaves out samples that earlier stages left too far from falling
     (attack/cascade.py). It chooses samples and changes no evidence, so it is no part of the method's identity."""
 
-    config: Attack | BoundMethod | RandomizedSmoothing | Clean
+    config: Attack | BoundMethod | RandomizedSmoothing | Complete | Clean
     near: float | None = None
 
     @property
@@ -57,6 +58,8 @@ class Stage:
             return f"{self.name} needs {self.config.needs.name} access, there is {allowed.name}" if short else ""
         if isinstance(self.config, RandomizedSmoothing):
             return "" if model.smoothing else f"{self.name} certifies smoothed predictors: load one with --smooth"
+        if isinstance(self.config, Complete) and isinstance(threat.goal, Targeted):
+            return f"{self.name} answers whether the label stays, not whether a target is reached"
         if model.access is not Access.GRAPH:
             return f"{self.name} needs the model's graph, there is {model.access.name} access"
         if threat.set.parametric:
@@ -65,4 +68,6 @@ class Stage:
 
     def window(self, batch: int) -> int:
         """Samples in one unit of work: enough to keep the batch full while samples fall, few where one costs much."""
+        if isinstance(self.config, Complete):
+            return 1
         return 2 * batch if self.side == "upper" else max(1, batch // 4)

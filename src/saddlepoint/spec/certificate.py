@@ -57,7 +57,7 @@ Everything is small integers and floats; nothing in it is believed beyond its me
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -193,27 +193,28 @@ def load(path: Path) -> tuple[tuple[Certificate, ...], str]:
 
 def _read(named: dict[str, Tensor], k: int, clauses: Any) -> Certificate:
     mine = {name.removeprefix(f"{k}/"): t for name, t in named.items() if name.startswith(f"{k}/")}
+    formula = Property(tuple(tuple(_atom(atom) for atom in clause) for clause in clauses))
+    return of_tensors(mine, formula)
+
+
+def of_tensors(mine: Mapping[str, Tensor], formula: Property) -> Certificate:
+    """The inverse of `Certificate.tensors`. Raises RefusedFile where a tensor is missing."""
 
     def numbered(head: str) -> dict[int, Tensor]:
         start = f"{head}."
         return {int(name.removeprefix(start)): t for name, t in mine.items() if name.startswith(start)}
 
-    parts = {p: kind(**{f.name: mine[f"{p}.{f.name}"] for f in fields(kind)}) for p, kind in _PARTS.items()}
-    extras = []
-    while f"extra.{len(extras)}.at" in mine:
-        head = f"extra.{len(extras)}"
-        owner, value = mine[f"{head}.at"].tolist()
-        extras.append(Extra(owner, value, mine[f"{head}.entry"], mine[f"{head}.sign"], numbered(f"{head}.choice")))
-    formula = Property(tuple(tuple(_atom(atom) for atom in clause) for clause in clauses))
-    return Certificate(
-        mine["lower"],
-        mine["upper"],
-        formula,
-        **parts,
-        free=numbered("free"),
-        choice=numbered("choice"),
-        extras=tuple(extras),
-    )
+    try:
+        parts = {p: kind(**{f.name: mine[f"{p}.{f.name}"] for f in fields(kind)}) for p, kind in _PARTS.items()}
+        extras = []
+        while f"extra.{len(extras)}.at" in mine:
+            head = f"extra.{len(extras)}"
+            owner, value = mine[f"{head}.at"].tolist()
+            extras.append(Extra(owner, value, mine[f"{head}.entry"], mine[f"{head}.sign"], numbered(f"{head}.choice")))
+        tables = {"free": numbered("free"), "choice": numbered("choice"), "extras": tuple(extras)}
+        return Certificate(mine["lower"], mine["upper"], formula, **parts, **tables)
+    except KeyError as error:
+        raise RefusedFile(f"a certificate lacks {error}.", "It is damaged.") from error
 
 
 def _plain(formula: Property) -> list[Any]:
