@@ -74,12 +74,15 @@ class Counted(nn.Module):
         z = self.net(x if len(live) == len(x) else x[live])
         self._note(x.detach()[live], z.detach(), mine)
         if z.requires_grad:
-            z.register_hook(lambda _: self.used.index_add_(0, mine, torch.ones_like(mine)) and None)
+            z.register_hook(lambda _: self._went_back(mine))
         if len(live) == len(x):
             return z
         # the others are told that their own class wins, and get no gradient
         quiet = nn.functional.one_hot(self.y[owner], z.shape[1]).to(z) + 0 * x.flatten(1).sum(1, keepdim=True)
         return quiet.index_copy(0, live, z)
+
+    def _went_back(self, rows: Tensor) -> None:
+        self.used.index_add_(0, rows, torch.ones_like(rows))
 
     def _owner(self, x: Tensor) -> Tensor:
         if len(x) == len(self.x):
