@@ -94,13 +94,15 @@ def _row(line: list[str], onnx: int, vnnlib: int, seconds: int | None) -> Row:
 def _one(folder: Path, row: Row, until: float, threads: int) -> tuple[str, str]:
     network, specification = folder / row.onnx, folder / row.vnnlib
 
+    begun = time.monotonic()
+
     def work() -> dict[str, object]:
         from saddlepoint.cli.solving import Instance, solve
 
         return solve(Instance(network, specification, soft(until), threads))
 
     try:
-        return told(isolated(work, until))
+        return told(isolated(work, until), begun)
     except SaddlepointError as error:
         return "unknown", f"{type(error).__name__}: {error}"
 

@@ -14,10 +14,10 @@ DEFAULT = 60.0
 WORDS = ("sat", "unsat", "unknown", "timeout")
 
 
-def told(ended: Ended) -> tuple[str, str]:
-    """The word and its reason. Raises the error of the work again where the input could not be used."""
+def told(ended: Ended, begun: float = STARTED) -> tuple[str, str]:
+    """The word and its reason, with the seconds since `begun`. Raises the work's own error where the input is wrong."""
     if ended.how == "answer" and ended.answer.get("word") in WORDS:
-        return ended.answer["word"], f"{ended.answer['reason']} ({_stages(ended.answer['seconds'])})"
+        return ended.answer["word"], f"{ended.answer['reason']} ({_stages(ended.answer['seconds'], begun)})"
     if ended.how == "timeout":
         return "timeout", "the limit was reached"
     if ended.how == "error":
@@ -30,6 +30,6 @@ def soft(until: float) -> float:
     return until - min(SOFT, 0.1 * max(0.0, until - time.monotonic()))
 
 
-def _stages(seconds: dict[str, float]) -> str:
+def _stages(seconds: dict[str, float], begun: float) -> str:
     stages = [f"{stage} {value:.2f} s" for stage, value in seconds.items()]
-    return ", ".join([*stages, f"in all {time.monotonic() - STARTED:.2f} s"])
+    return ", ".join([*stages, f"in all {time.monotonic() - begun:.2f} s"])
