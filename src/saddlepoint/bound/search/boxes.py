@@ -87,9 +87,9 @@ def _relax(layer: Layer, low: Tensor, high: Tensor) -> Elementwise:
 
 
 def _interval(layer: Layer, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre and radius: W c + b ± |W| r."""
+    """Centre and radius: W c + b ± spread · r."""
     middle = torch.nn.functional.linear((lower + upper) / 2, layer.weight, layer.constant)
-    radius = torch.nn.functional.linear((upper - lower) / 2, layer.weight.abs())
+    radius = torch.nn.functional.linear((upper - lower) / 2, layer.spread)
     return middle - radius, middle + radius
 
 

@@ -22,9 +22,14 @@ ONE_TO_ONE = (Abs, Clip, Elementwise, Exp, LeakyRelu, Relu, Sigmoid, Tanh)
 
 @dataclass(frozen=True)
 class Layer:
-    """v = W h + c, then `op` (None for the output). `node` names the nonlinear node."""
+    """v = W h + c, then `op` (None for the output). `node` names the nonlinear node.
+
+    spread is the product of the |W| of the linear nodes, entrywise ≥ |W|: the interval that a checker gets, who goes
+    through them one by one.
+    """
 
     weight: Tensor
+    spread: Tensor
     constant: Tensor
     op: NonlinearOp | None
     node: str
@@ -68,9 +73,11 @@ def chain_of(graph: Graph, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> 
             return None
         base = torch.where(upper > lower, 0.0, lower) if not layers else lower.new_zeros(width)
         columns = free if not layers else torch.arange(width)
-        weight, constant = _affine([exact.node(n.name) for n in stretch], base, columns, shape)
+        weight, spread, constant = _affine([exact.node(n.name) for n in stretch], base, columns, shape)
         op = last.op if last is not None and isinstance(last.op, NonlinearOp) else None
-        layers.append(Layer(weight.to(dtype), constant.to(dtype), op, last.name if last is not None else ""))
+        layers.append(
+            Layer(weight.to(dtype), spread.to(dtype), constant.to(dtype), op, last.name if last is not None else "")
+        )
         width, shape = len(constant), last.shape if last is not None else shape
     return Chain(tuple(layers), free)
 
@@ -94,13 +101,15 @@ def _stretches(graph: Graph) -> list[tuple[list[Node], Node | None]] | None:
     return [*groups, (stretch, None)] if at == graph.output else None
 
 
-def _affine(stretch: list[Node], base: Tensor, columns: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """W restricted to `columns`, and the value at `base`."""
+def _affine(
+    stretch: list[Node], base: Tensor, columns: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """W and the product of |W|, both restricted to `columns`, and the value at `base`."""
     value = base.view(1, *shape)
     basis = base.new_zeros((len(columns), len(base)))
     basis[torch.arange(len(columns)), columns] = 1.0
-    moved = basis.view(len(columns), *shape)
+    moved = spread = basis.view(len(columns), *shape)
     for node in stretch:
         if isinstance(node.op, LinearOp):
-            value, moved = node.op(value), node.op.map(moved)
-    return moved.flatten(1).T.contiguous(), value.flatten()
+            value, moved, spread = node.op(value), node.op.map(moved), node.op.absolute_map(spread)
+    return moved.flatten(1).T.contiguous(), spread.flatten(1).T.contiguous(), value.flatten()

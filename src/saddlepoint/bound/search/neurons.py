@@ -121,12 +121,17 @@ class NeuronSearch:
         return Start(rows, mix @ task.b)
 
     def _worst(self) -> Domains:
-        """Take up to half a batch of domains with the lowest bounds."""
-        every = joined(self.pool)
-        count = min(len(every), max(1, self.batch // 2))
-        order = every.bound.argsort()
-        self.pool = [every.take(order[count:])] if count < len(every) else []
-        return every.take(order[:count])
+        """Up to half a batch of the newest domains, the lowest bounds of a part first: depth first."""
+        room, taken = max(1, self.batch // 2), []
+        while self.pool and room > 0:
+            part = self.pool.pop()
+            if len(part) > room:
+                order = part.bound.argsort()
+                self.pool.append(part.take(order[room:]))
+                part = part.take(order[:room])
+            taken.append(part)
+            room -= len(part)
+        return joined(taken)
 
     def _children(self, parents: Domains, refute: Refute | None) -> Domains:
         """Both halves of every parent; more halvings by its next columns while the batch is not full."""
