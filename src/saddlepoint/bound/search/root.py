@@ -68,7 +68,7 @@ def root_of(task: Task, recorder: Recorder) -> Root | None:
 def improved(root: Root, recorder: Recorder, steps: int, deadline: float) -> Root:
     """Set 1, as far as the deadline allows: sites that are not reached keep the bounds of set 0."""
     lower, upper = root.lower.clone(), root.upper.clone()
-    (number,) = recorder.bounded(np.zeros(1, dtype=np.int64), base=root.bounds, effort=0)
+    (number,) = recorder.bounded(np.zeros(1, dtype=np.int64), base=root.bounds)
     for site in root.sites.sites:
         before = root.sites.before(site.source_index)
         if not any(len(s.free) for s in before) or time.monotonic() > deadline:
