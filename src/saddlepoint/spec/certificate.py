@@ -66,7 +66,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlepoint.core.errors import RefusedFile
+from saddlepoint.core.errors import InputError, RefusedFile
 from saddlepoint.spec.property import Atom, Property
 
 FORMAT = 1
@@ -187,7 +187,9 @@ def load(path: Path) -> tuple[tuple[Certificate, ...], str]:
             raise RefusedFile(f"{path} has certificate format {stated['format']}, this version reads {FORMAT}.")
         every = [_read(named, k, clauses) for k, clauses in enumerate(stated["clauses"])]
         return tuple(every), str(stated["graph"])
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except RefusedFile:
+        raise
+    except (safetensors.SafetensorError, InputError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise RefusedFile(f"{path} is no certificate: {error}.", "It is damaged, or another kind of file.") from error
 
 
