@@ -31,6 +31,7 @@ from saddlepoint.spec.property import margin_property
 from saddlepoint.spec.query import Query
 
 MEMORY = 1 << 27  # bytes for one batch of domains
+ROWS = 1 << 23  # bytes of one chunk of rows on their way down: what stays in a cache is a quarter faster
 ROOM = 12  # arrays of every value's size that a domain needs at a time
 
 
@@ -88,7 +89,7 @@ class _Check:
         self.forest = forest(c.tree, c.lower, c.upper, sizes)
         self.entries = sum(sizes)
         self._require(sizes)
-        self.bounder = Bounder(self.graph, c, self.forest, MEMORY)
+        self.bounder = Bounder(self.graph, c, self.forest, ROWS)
 
     def ruling(self) -> Ruling:
         """Sets in the order of their bases, the lines of each, the leaves of each line."""

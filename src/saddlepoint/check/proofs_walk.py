@@ -19,7 +19,7 @@ from torch import Tensor
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitude
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners
 from saddlepoint.check.support import Region, corner
-from saddlepoint.core.arithmetic import gamma
+from saddlepoint.core.arithmetic import dots, gamma
 from saddlepoint.graph.ir import Node
 from saddlepoint.graph.ops import Add, BatchNorm, Conv2d, LinearOp
 from saddlepoint.graph.transpose import transpose
@@ -81,7 +81,7 @@ class Tally:
     def charge(self, rows: Rows, share: Tensor, floor: Tensor) -> None:
         """error += ⟨|a|, share⟩ + floor of each row's sample, rounded up."""
         mine = rows.cut(share).index_select(0, self.owner).flatten(1)
-        swept = torch.linalg.vecdot(rows.a.abs().flatten(1), mine)
+        swept = dots(rows.a.abs().flatten(1), mine)
         grown = (swept + floor.index_select(0, self.owner)) * (1 + 2 * gamma(mine.shape[1] + 8))
         self.error = (self.error + grown) * (1 + 2 * U)
 
@@ -168,11 +168,11 @@ class Backward:
 
         negative = rows.a.clamp_max(0.0)
         slope = torch.where(rows.a > 0, gather(enclosure.lower_slope), gather(enclosure.upper_slope))
-        offset = torch.linalg.vecdot(negative.flatten(1), gather(enclosure.upper_constant).flatten(1))
+        offset = dots(negative.flatten(1), gather(enclosure.upper_constant).flatten(1))
         largest = enclosure.upper_constant.abs()
         if bool(enclosure.lower_constant.any()):
             positive = (rows.a - negative).flatten(1)
-            offset = offset + torch.linalg.vecdot(positive, gather(enclosure.lower_constant).flatten(1))
+            offset = offset + dots(positive, gather(enclosure.lower_constant).flatten(1))
             largest = torch.maximum(largest, enclosure.lower_constant.abs())
         tally.add(offset)
         # fl(a · slope), slope ≤ 1: u |a| |x|;  the dots with b_L, b_U: γ_n |a| max(|b_L|, |b_U|)
@@ -189,15 +189,15 @@ def _pull_winners(chosen: Winners, a: Tensor, shape: Shape, tally: Tally) -> Row
     top = torch.where(capped, chosen.ceiling.index_select(0, tally.owner), 0.0).flatten(1)
     fixed = torch.where(capped, a, 0.0).flatten(1)
     n = fixed.shape[1]
-    size = torch.linalg.vecdot(fixed.abs(), top.abs()) * (1 + 2 * gamma(n + 4))
-    tally.add(torch.linalg.vecdot(fixed, top))
+    size = dots(fixed.abs(), top.abs()) * (1 + 2 * gamma(n + 4))
+    tally.add(dots(fixed, top))
     passed = torch.where(capped, 0.0, a).flatten(2)
     pulled = a.new_zeros((len(a), shape[0], shape[1] * shape[2]))
     place = chosen.place.flatten(2).index_select(0, tally.owner)
     pulled.scatter_add_(2, place, passed)
     # an input collects at most n terms: γ_n Σ |a| |x_j|, |x_j| at most the largest of |l_j|, |u_j|
     tally.error = tally.error + 2 * gamma(n + 4) * size + (n + 8) * TINY
-    spread = torch.linalg.vecdot(passed.flatten(1).abs(), chosen.reach.index_select(0, tally.owner).flatten(1))
+    spread = dots(passed.flatten(1).abs(), chosen.reach.index_select(0, tally.owner).flatten(1))
     tally.error = (tally.error + 2 * gamma(n + 4) * spread * (1 + 2 * gamma(n + 4))) * (1 + 4 * U)
     return Rows(pulled.view(len(a), *shape), shape)
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saddlepoint.core.arithmetic import float_above, gamma
+from saddlepoint.core.arithmetic import dots, float_above, gamma
 from saddlepoint.core.errors import InputError, InputOutsideDomain, NotAvailable
 
 Described = dict[str, Any]
@@ -68,9 +68,9 @@ def region(described: Described, x: Tensor) -> Region:
 def corner(a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """An upper bound (r,) of max ⟨a, z⟩ over lower ≤ z ≤ upper, all (r, …)."""
     a, lower, upper = a.flatten(1), lower.flatten(1), upper.flatten(1)
-    value = torch.linalg.vecdot(a, torch.where(a > 0, upper, lower))
+    value = dots(a, torch.where(a > 0, upper, lower))
     # computed ≥ exact − γ_n Σ |aᵢ| |zᵢ|
-    size = torch.linalg.vecdot(a.abs(), torch.maximum(lower.abs(), upper.abs()))
+    size = dots(a.abs(), torch.maximum(lower.abs(), upper.abs()))
     return _raise(value, size, a.shape[1])
 
 
@@ -120,8 +120,8 @@ def _maximum(described: Described, x: Tensor, a: Tensor) -> Tensor:
     room = torch.nextafter(room, torch.full_like(room, torch.inf))
     gain = _GAINS[kind](described, a, room)
     flat = a.flatten(1)
-    size = torch.linalg.vecdot(flat.abs(), x.flatten(1).abs())
-    return _raise(torch.linalg.vecdot(flat, x.flatten(1)), size, flat.shape[1]) + gain * (1 + 2 * U)
+    size = dots(flat.abs(), x.flatten(1).abs())
+    return _raise(dots(flat, x.flatten(1)), size, flat.shape[1]) + gain * (1 + 2 * U)
 
 
 def _l1_gain(described: Described, a: Tensor, room: Tensor) -> Tensor:
