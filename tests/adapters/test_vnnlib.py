@@ -126,6 +126,15 @@ def test_any_text_is_read_or_refused_with_a_typed_error(text):
             parse(whole)
 
 
+@pytest.mark.slow
+@settings(max_examples=30_000, deadline=None)
+@given(st.text('()<>=+-*/XY_01. ae;\n|"', max_size=200) | st.lists(terms | formulas, max_size=6).map(" ".join))
+def test_five_minutes_of_texts_are_read_or_refused(text):
+    for whole in (text, TWO + SQUARE + "(assert " + text + ")", "(vnnlib-version <2.0>)" + text):
+        with suppress(SaddlepointError):
+            parse(whole)
+
+
 # --- the 279 files ---
 needs_files = pytest.mark.skipif(
     not (SHARED / "vnnlib").is_dir(), reason="the measuring material is not beside the project"

@@ -15,9 +15,11 @@ import pytest
 from onnx_nets import specification, write_mlp
 from saddlepoint.cli.isolated import isolated
 from saddlepoint.cli.main import run_app
+from saddlepoint.cli.solving import Instance, solve
 from saddlepoint.cli.verify_batch import read_instances
 from saddlepoint.cli.words import told
 from saddlepoint.core.errors import InputError, RefusedFile
+from saddlepoint.spec.certificate import load
 
 ABSOLUTE = [([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])]  # y = |x|
 
@@ -79,6 +81,28 @@ def test_wrong_command_lines_say_what_is_wrong_and_print_no_word(files, argument
     shown = capsys.readouterr()
     assert shown.out == ""
     assert message in shown.err
+
+
+def test_a_limit_below_the_start_up_is_kept(files):
+    begun = time.monotonic()
+    done = typed(files / "net.onnx", files / "holds.vnnlib", "--timeout", "0.3")
+    assert (done.returncode, done.stdout) == (0, "timeout\n")
+    assert time.monotonic() - begun < 2.5  # of which the limit is 0.3 and the start of Python the rest
+
+
+def test_weights_that_are_not_finite_are_unknown(files):
+    write_mlp(files / "nan.onnx", [([[float("nan")]], [0.0])])
+    answer = solve(Instance(files / "nan.onnx", files / "holds.vnnlib", time.monotonic() + 20))
+    assert answer["word"] == "unknown"
+    assert "NaN" in answer["reason"]
+
+
+def test_a_proof_is_on_disk_before_the_word(files):
+    proof = files / "proof.safetensors"
+    answer = solve(Instance(files / "net.onnx", files / "holds.vnnlib", time.monotonic() + 20, proof=proof))
+    assert answer["word"] == "unsat"
+    (certificate,), _ = load(proof)
+    assert certificate.lower.tolist() == [0.5]
 
 
 def test_a_batch_gives_every_row_a_word_and_is_resumed(files):

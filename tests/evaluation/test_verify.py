@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+import saddlepoint.evaluation.verify as verify_module
 from onnx_nets import specification, write_mlp
 from saddlepoint.adapters.vnnlib import parse
 from saddlepoint.bound.search import Found, search
@@ -130,6 +131,19 @@ def test_an_operator_without_a_bound_leaves_unknown_but_the_attack_still_looks(a
 
     assert "Mystery" in ask(ABSOLUTE, [("0.5", "1")], "(<= Y_0 0.25)", search=refuses).reason
     assert ask(ABSOLUTE, [("-1", "1")], "(<= Y_0 0.25)", search=refuses).word == "sat"
+
+
+def test_many_boxes_are_compared_with_the_runtime_on_some_of_them_and_on_their_hull(ask, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        verify_module, "agree_on_box", lambda graph, run, *box: compared.append([float(e) for e in box])
+    )
+    boxes = " ".join(f"(and (>= X_0 {k}) (<= X_0 {k}.5) (<= Y_0 -1))" for k in range(100))
+
+    answer = ask(ABSOLUTE, [("-5", "500")], f"(or {boxes})", check=lambda *a, **k: Ruling(True))
+    assert (answer.word, len(answer.certificates)) == ("unsat", 100)
+    assert [0.0, 99.5] in compared
+    assert 20 <= len(compared) <= 33
 
 
 # --- the traps of reference/verification, section 4, by their numbers ---

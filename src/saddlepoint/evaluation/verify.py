@@ -35,7 +35,9 @@ from saddlepoint.spec.query import Query
 Word = Literal["sat", "unsat", "unknown", "timeout"]
 
 OPENING = 0.05  # seconds of attack before the search, a query; the search's candidates are attacked again
-RESERVED = 0.25  # of the time, for the check of the certificates
+GLANCES = 0.1  # of the time, at most, for the openings of all queries
+RESERVED = 0.33  # of the time, for the check of the certificates: about half of what the search took
+BOXES = 32  # boxes on which the importer is compared with the runtime, where there are more
 
 
 @runtime_checkable
@@ -100,7 +102,8 @@ class _Run:
         self.problem, self.graph, self.methods = problem, problem.graph, methods
         self.queries = problem.specification.queries
         self.begun, self.deadline = time.monotonic(), deadline
-        self.search_until = deadline - RESERVED * max(0.0, deadline - self.begun)
+        whole = max(0.0, deadline - self.begun)
+        self.glance_until, self.search_until = self.begun + GLANCES * whole, deadline - RESERVED * whole
         self.seconds: dict[str, float] = {}
         self.certificates: list[Certificate] = []
         self.open: list[str] = []
@@ -115,7 +118,8 @@ class _Run:
         refuters = [Refuter(self.graph, query, self._deployed, attack) for query in self.queries]
         with self._timed("attack"):
             for refuter in refuters:
-                if refuter.strike(min(self.search_until, time.monotonic() + OPENING)):
+                now = time.monotonic()
+                if now < self.glance_until and refuter.strike(min(self.glance_until, now + OPENING)):
                     return self._sat(refuter)
         with self._timed("search"):
             for i, refuter in enumerate(refuters):
@@ -150,8 +154,8 @@ class _Run:
         """unsat, if the importer agrees and every certificate is accepted."""
         with self._timed("agreement"):
             try:
-                for query in self.queries:
-                    agree_on_box(self.graph, self._runtime_once(), query.lower, query.upper)
+                for lower, upper in self._boxes():
+                    agree_on_box(self.graph, self._runtime_once(), lower, upper)
             except (ImporterDisagreement, NonFinite) as error:
                 return self._end("unknown", str(error))
         check = self.methods.check
@@ -168,6 +172,14 @@ class _Run:
                 leaves, lowest = leaves + ruling.leaves, min(lowest, ruling.lowest)
         reason = f"{len(self.certificates)} certificates were accepted, {leaves} leaves, smallest margin {lowest:.3g}"
         return self._end("unsat", reason)
+
+    def _boxes(self) -> list[tuple[Tensor, Tensor]]:
+        """Every query's box; of many, some spread over the file and the hull of all."""
+        boxes = [(query.lower, query.upper) for query in self.queries]
+        if len(boxes) <= BOXES:
+            return boxes
+        lower, upper = (torch.stack(side) for side in zip(*boxes, strict=True))
+        return [(lower.amin(0), upper.amax(0)), *boxes[:: -(-len(boxes) // BOXES)]]
 
     def _sat(self, refuter: Refuter) -> Answer:
         return self._end("sat", "a counterexample was confirmed by the runtime", refuter.found)
