@@ -15,15 +15,19 @@ from saddlepoint.bound.crown import CROWN as CROWN
 from saddlepoint.bound.interval import Interval as Interval
 
 if TYPE_CHECKING:
+    from saddlepoint.bound.lipschitz import Lipschitz as Lipschitz
     from saddlepoint.bound.lp import LP as LP
     from saddlepoint.bound.milp import MILP as MILP
     from saddlepoint.bound.smoothing import RandomizedSmoothing as RandomizedSmoothing
+    from saddlepoint.bound.wong_kolter import WongKolter as WongKolter
 
 # public name -> the file that defines it
 _HOME = {
     "LP": "lp",
+    "Lipschitz": "lipschitz",
     "MILP": "milp",
     "RandomizedSmoothing": "smoothing",
+    "WongKolter": "wong_kolter",
 }
 
 

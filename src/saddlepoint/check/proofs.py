@@ -31,7 +31,7 @@ from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp, MaxPool2d
 
-METHODS = ("interval", "crown-interval", "crown")
+METHODS = ("interval", "crown-interval", "crown", "wong-kolter")  # the last is CROWN with the chord below
 
 
 def recheck(
