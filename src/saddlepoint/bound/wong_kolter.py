@@ -6,8 +6,8 @@
 the dual of the triangle relaxation at one feasible point: α = u / (u − l) makes the dual network linear (their eq. 9),
 so one walk of a row gives its lower *and* its upper bound. Bounds l, u come layer by layer from the same walk
 (Algorithm 1), cut with intervals. It is CROWN with the chord's slope below ReLUs too, "Fast-Lin" (Weng et al. 2018):
-the duality is written out here, and CROWN with these slopes agrees to rounding where both see the same l, u. For balls the maximum is
-xᵀν̂₁ + ε ‖ν̂₁‖_*; any set with a support function is taken.
+the duality is written out here, and CROWN with these slopes agrees to rounding where both see the same l, u. For
+balls the maximum is xᵀν̂₁ + ε ‖ν̂₁‖_*; any set with a support function is taken.
 
 Cost: one row per neuron of a layer that some ReLU reads, and m rows. Graphs of linear operators and ReLU.
 The proof is CROWN's: the slopes, as shares of [0, 1].

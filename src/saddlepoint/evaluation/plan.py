@@ -38,6 +38,7 @@ from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.smoothing import RandomizedSmoothing
+from saddlepoint.bound.wong_kolter import WongKolter
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.named_plans import NAMED
 from saddlepoint.evaluation.plan_file import read_plan
@@ -70,6 +71,7 @@ METHODS: dict[str, type] = {
     "interval": Interval,
     "crown": CROWN,
     "complete": Complete,
+    "wong-kolter": WongKolter,
     "smoothing": RandomizedSmoothing,
 }
 
