@@ -30,7 +30,7 @@ from saddlepoint.bound.program import Built, Solver
 from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph
 
-SLACK = 1e-7  # relative to the objective's scale: what HiGHS's tolerances of 1e-9 may do through a big-M
+SLACK = 3e-8  # relative to the objective's scale: thirty of HiGHS's tolerances of 1e-9, which reach it through big-M
 
 
 @dataclass(frozen=True, eq=False)
