@@ -15,7 +15,7 @@ from saddlepoint.bound.interval import Interval
 from saddlepoint.core.errors import InputError, UnsupportedOperator
 from saddlepoint.geometry import L1, L2, Linf
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Abs, Linear, Relu
+from saddlepoint.graph.ops import Linear, Relu
 
 METHODS = (Interval(), CROWN(intermediate="interval"), CROWN(stop_above=None))
 SEEDS = st.integers(0, 2**20)
@@ -159,10 +159,10 @@ def test_nan_and_infinite_weights_never_certify():
 def test_operators_without_a_rule_and_wrong_shapes_are_refused():
     graph = nets.mlp((3, 4, 2), 0)
     x = torch.rand(2, 3, dtype=torch.float64)
-    nodes = tuple(Node(n.name, Abs(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
+    nodes = tuple(Node(n.name, Unknown(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
     odd = Graph(nodes, "x", graph.output, (3,))
     for method in METHODS:
-        with pytest.raises(UnsupportedOperator, match="Abs"):
+        with pytest.raises(UnsupportedOperator, match="Unknown"):
             method(odd, Linf(0.1), x)
         with pytest.raises(InputError, match="C has shape"):
             method(graph, Linf(0.1), x, torch.ones(2, 1, 3, dtype=torch.float64))

@@ -31,6 +31,7 @@ from saddlepoint.bound.enclose import Encloser
 from saddlepoint.bound.interval import region_of, tail
 from saddlepoint.bound.rows import Rows
 from saddlepoint.geometry.base import PerturbationSet
+from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
 
 
@@ -57,6 +58,7 @@ class CROWN:
     ) -> Bounds:
         """lower (b, m) ≤ C f(x') on S(x), and the slopes that show it."""
         with torch.no_grad():
+            graph = decompose(graph)
             wanted = specification(graph, x, C)
             search = _Search(self, Walker(graph, self.memory))
             region = region_of(set, x)

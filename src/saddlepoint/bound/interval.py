@@ -24,6 +24,7 @@ from saddlepoint.bound.rules import rule_of
 from saddlepoint.core.errors import NotAvailable
 from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.geometry.interval import IntervalSet
+from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
@@ -50,6 +51,7 @@ class Interval:
     ) -> Bounds:
         """lower (b, m) ≤ C f(x') on S(x)."""
         with torch.no_grad():
+            graph = decompose(graph)
             wanted = specification(graph, x, C)
             walker, region = Walker(graph), region_of(set, x)
             values = propagate(graph, region)

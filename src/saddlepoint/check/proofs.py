@@ -28,6 +28,7 @@ from saddlepoint.check.proofs_refine import exact, refine_value
 from saddlepoint.check.proofs_walk import Backward, Rows
 from saddlepoint.check.support import Region, region
 from saddlepoint.core.errors import InputError, NotAvailable
+from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp, MaxPool2d
 
@@ -52,7 +53,7 @@ def recheck(
     if method not in METHODS:
         raise NotAvailable(f"no checker for proofs of method {method!r}.", f"There are: {', '.join(METHODS)}.")
     with torch.no_grad():
-        wide = graph.to(torch.device("cpu")).to(torch.float64)
+        wide = decompose(graph.to(torch.device("cpu")).to(torch.float64))
         where = region(dict(set_canonical), x0)
         _require_shapes(wide, x0, C)
         rows = C.detach().cpu().double()

@@ -5,6 +5,7 @@ Functions take a `Builder` and values of which at least one is a variable (the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,8 +58,11 @@ def divide(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
     """x / y."""
     if isinstance(x, Ref) and isinstance(y, Ref):
         return b.add(ops.Div(), *b.match(x, y), name=name)
+    if isinstance(x, Tensor) and isinstance(y, Ref):
+        inverse = b.add(ops.Elementwise("Reciprocal"), y)
+        return inverse if bool((x == 1).all()) and x.numel() == 1 else multiply(b, inverse, x, name)
     if not isinstance(x, Ref) or not isinstance(y, Tensor):
-        raise b.unsupported("a constant divided by a variable")
+        raise TypeError("one variable at least expected")
     ref, c = b.align(x, y)
     if not bool((c != 0).all()):
         raise b.unsupported("division by zero")
@@ -66,12 +70,30 @@ def divide(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
 
 
 def power(b: Builder, x: Ref, exponent: float, name: str = "") -> Ref:
-    """x² and √x; other powers are refused."""
+    """x^exponent for a finite constant exponent other than 0."""
+    if exponent == 1:
+        return x
     if exponent == 2:
         return multiply(b, x, x, name)
-    if exponent == 0.5:
-        return b.add(ops.Elementwise("Sqrt"), x, name=name)
-    raise b.unsupported(f"a power of {exponent:g}")
+    known = {0.5: "Sqrt", -0.5: "Rsqrt", -1.0: "Reciprocal"}
+    if exponent in known:
+        return b.add(ops.Elementwise(known[exponent]), x, name=name)
+    if exponent == 0 or not math.isfinite(exponent):
+        raise b.unsupported(f"a power of {exponent:g}")
+    return b.add(ops.Power(exponent), x, name=name)
+
+
+def extremum(b: Builder, kind: str, x: Value, y: Value, name: str = "") -> Ref:
+    """max or min ("max", "min") of two values; one number makes it a Clip, other constants a ReLU of the difference."""
+    if isinstance(x, Ref) and isinstance(y, Ref):
+        return b.add(ops.Maximum() if kind == "max" else ops.Minimum(), *b.match(x, y), name=name)
+    ref, c = b.align(*_sorted(x, y))
+    if c.numel() == 1:
+        limit = float(c)
+        return b.add(ops.Clip(lower=limit) if kind == "max" else ops.Clip(upper=limit), ref, name=name)
+    if kind == "max":  # max(x, c) = relu(x − c) + c
+        return add(b, b.add(ops.Relu(), subtract(b, ref, c)), c, name)
+    return subtract(b, c, b.add(ops.Relu(), subtract(b, c, ref)), name)  # min(x, c) = c − relu(c − x)
 
 
 def matmul(b: Builder, x: Value, y: Value, name: str = "") -> Ref:

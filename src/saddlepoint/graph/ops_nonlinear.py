@@ -1,4 +1,4 @@
-"""Nonlinear operators. Relu, LeakyRelu, Clip, MaxPool2d and Abs are piecewise linear; the others only run here."""
+"""Nonlinear operators. bound/rules says which can be bounded, after decompose.py has split up the compound ones."""
 
 from __future__ import annotations
 
@@ -146,6 +146,32 @@ class LayerNorm(NonlinearOp):
         return F.layer_norm(xs[0], self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
+@dataclass(frozen=True, eq=False)
+class Power(NonlinearOp):
+    """y = x^exponent, of every x for a whole exponent, of x ≥ 0 for others."""
+
+    exponent: float
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.pow(xs[0], self.exponent)
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum(NonlinearOp):
+    """y = max(a, b) of two variables of equal shape."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.maximum(xs[0], xs[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum(NonlinearOp):
+    """y = min(a, b) of two variables of equal shape."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.minimum(xs[0], xs[1])
+
+
 ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "Ceil": torch.ceil,
     "Cos": torch.cos,
@@ -158,6 +184,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "HardSwish": F.hardswish,
     "Log": torch.log,
     "Mish": F.mish,
+    "Reciprocal": torch.reciprocal,
     "Round": torch.round,
     "Rsqrt": torch.rsqrt,
     "Sign": torch.sign,

@@ -18,6 +18,7 @@ from torch import Tensor
 from saddlepoint.graph.ops_arithmetic import Add, AddConstant, Constant, DivConstant, Identity, MulConstant, Negate, Sub
 from saddlepoint.graph.ops_base import LinearOp, Shape
 from saddlepoint.graph.ops_dense import BatchNorm, Conv2d, ConvTranspose2d, Linear, MatMulConstant
+from saddlepoint.graph.ops_pairs import Differences, Join
 from saddlepoint.graph.ops_pool import Mean, Sum
 from saddlepoint.graph.ops_shape import Concat, Expand, Index, Permute, Reshape, Slice, UpsampleNearest
 
@@ -147,3 +148,14 @@ def _reduction(op: Mean | Sum, cotangent: Tensor, in_shapes: Sequence[Shape]) ->
     if isinstance(op, Mean):
         a = a / math.prod(op.source[i - 1] for i in op.axes)
     return (a.expand(cotangent.shape[0], *in_shapes[0]),)
+
+
+@transpose.register
+def _(op: Join, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    parts = torch.split(cotangent, [math.prod(shape) for shape in in_shapes], dim=1)
+    return tuple(a.reshape(-1, *shape) for a, shape in zip(parts, in_shapes, strict=True))
+
+
+@transpose.register
+def _(op: Differences, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    return (cotangent.sum(-2) - cotangent.sum(-1),)  # the diagonal cancels in exact arithmetic
