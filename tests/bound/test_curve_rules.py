@@ -79,7 +79,7 @@ def test_lines_and_intervals_enclose_the_function(name, seed, single, free):
     ends = intervals(curve, seed)
     lower, upper = (e.to(torch.float32 if single else torch.float64) for e in ends)
     lower, upper = torch.minimum(lower, upper), torch.maximum(lower, upper)
-    choice = torch.rand(len(lower), 2, generator=torch.Generator().manual_seed(seed)) * 2 - 0.5 if free else None
+    choice = torch.rand(len(lower), generator=torch.Generator().manual_seed(seed)) * 2 - 0.5 if free else None
     lines = engine.enclose(curve, lower, upper, choice)
     low, high = engine.interval(curve, lower, upper)
     mix = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
@@ -125,7 +125,7 @@ def test_lines_are_differentiable_in_the_choice(name):
     curve = ALL[name]
     lower = torch.tensor([0.2, 0.5, 1.0, -1.5 if name != "Reciprocal" else 0.3], dtype=torch.float64)
     upper = lower + 1.7
-    choice = torch.full((4, 2), 0.4, dtype=torch.float64, requires_grad=True)
+    choice = torch.full((4,), 0.4, dtype=torch.float64, requires_grad=True)
     at = (lower + upper) / 2
 
     def heights(c):
@@ -135,13 +135,10 @@ def test_lines_are_differentiable_in_the_choice(name):
     low, high = heights(choice)
     (gradient,) = torch.autograd.grad((low - high).sum(), choice)
     h = 1e-5
-    for side in range(2):
-        step = torch.zeros_like(choice)
-        step[:, side] = h
-        with torch.no_grad():
-            ahead, back = heights(choice + step), heights(choice - step)
-        slope = ((ahead[0] - ahead[1]) - (back[0] - back[1])) / (2 * h)
-        assert torch.allclose(gradient[:, side], slope, rtol=1e-3, atol=1e-5)
+    with torch.no_grad():
+        ahead, back = heights(choice + h), heights(choice - h)
+    slope = ((ahead[0] - ahead[1]) - (back[0] - back[1])) / (2 * h)
+    assert torch.allclose(gradient, slope, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(CURVES))

@@ -33,7 +33,7 @@ def test_planes_and_intervals_contain_all_products(seed, matrix, free, scale):
     upper = lower + torch.rand(3, size, generator=draw, dtype=torch.float64) ** 4 * scale
     upper[0, ::3] = lower[0, ::3]
     rule = ProductRule()
-    choice = torch.rand(3, 2, *op.shape, generator=draw, dtype=torch.float64) if free else None
+    choice = torch.rand(3, *op.shape, generator=draw, dtype=torch.float64) if free else None
     planes = rule.relax(op, lower, upper, choice)
     mix = torch.rand(60, 3, size, generator=draw, dtype=torch.float64)
     mix[:30] = mix[:30].round()

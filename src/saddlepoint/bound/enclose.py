@@ -35,7 +35,10 @@ def by_rule(rule: Rule, op: Any, lower: Tensor, upper: Tensor) -> Tensor | None:
 
 def by_ramp(rule: Rule, op: Any, lower: Tensor, upper: Tensor) -> Tensor | None:
     """The continuous default of certificates, where the rule has a choice at all."""
-    return None if rule.choose(op, lower, upper) is None else ramp(op, lower, upper)
+    chosen = rule.choose(op, lower, upper)
+    if chosen is None or chosen.shape != lower.shape:
+        return chosen  # products: one number per output
+    return ramp(op, lower, upper)
 
 
 @dataclass(frozen=True)

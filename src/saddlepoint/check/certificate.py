@@ -25,6 +25,7 @@ from saddlepoint.check.proofs_lines import U
 from saddlepoint.check.proofs_walk import Tally
 from saddlepoint.check.support import corner, region
 from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedOperator
+from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
 from saddlepoint.spec.certificate import Certificate
 from saddlepoint.spec.property import margin_property
@@ -57,7 +58,7 @@ def judge(graph: Graph, query: Query, certificate: Certificate, *, deadline: flo
         return Ruling(False, "the certificate speaks of another box.")
     try:
         with torch.no_grad():
-            wide = graph.to(torch.device("cpu")).to(torch.float64)
+            wide = decompose(graph.to(torch.device("cpu")).to(torch.float64))
             return _Check(wide, certificate, deadline).ruling()
     except OutOfTime:
         return Ruling(False, "the time ended before the certificate was checked.")

@@ -7,10 +7,11 @@
        h(x) ≥ h(x̂) + h'(x̂)(x − x̂),    worst at an end of the piece,
    and x̂ with f'(x̂) ≈ a makes that tight; on a concave piece h is smallest at an end. So a crude x̂ costs tightness only.
 3. Slopes worth having: the tangents at t in [d_l, d_u], the part of a convex piece whose tangents stay below f(l) at
-   l and below f(u) at u (found by bisection: those values are monotone in t). A `choice` c in [0, 1] is the place
-   t = d_l + c (d_u − d_l), for the lower line and, by −f, for the upper line. Where no tangent qualifies, the chord
-   is the convex hull. (Singh et al. 2019, "An Abstract Domain for Certifying Neural Networks", §4.3; Shi et al. 2024,
-   "Neural Network Verification with Branch-and-Bound for General Nonlinearities", §3, for the range of t.)
+   l and below f(u) at u (found by bisection: those values are monotone in t). A `choice` in [0, 1] moves t from d_l
+   (0) over the place nearest to the middle of [l, u], which leaves the least area (½), to d_u (1): the same number for
+   the lower line and, by −f, for the upper line. Where no tangent qualifies, the chord is the convex hull.
+   (Singh et al. 2019, "An Abstract Domain for Certifying Neural Networks", §4.3; Shi et al. 2024, "Neural Network
+   Verification with Branch-and-Bound for General Nonlinearities", §3, for the range of t.)
 
 Everything is float64 inside; computed values of f and f' err by a stated number of units in the last place, and the
 constant moves outward by the sum of these errors. Infinite or undefined places give constant lines or NaN.
@@ -133,24 +134,17 @@ def loose(curve: Curve, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def choose(curve: Curve, lower: Tensor, upper: Tensor) -> Tensor:
-    """The choice (b, 2, *shape) with the least area: the tangent nearest to the middle, for both lines."""
-    lo, up, _ = _usable(curve, lower.detach().double(), upper.detach().double())
-    middle, found = (lo + up) / 2, []
-    for sign in (1.0, -1.0):
-        start, stop, _ = _tangents(curve, sign, lo, up)
-        place = (middle - start) / (stop - start)
-        found.append(torch.nan_to_num(place, nan=0.5).clamp(0.0, 1.0))
-    return torch.stack(found, 1).to(lower.dtype)
+    """½ for every entry: the tangents of least area, as near to the middle as they may be."""
+    return torch.full_like(lower, 0.5)
 
 
 def enclose(curve: Curve, lower: Tensor, upper: Tensor, choice: Tensor | None) -> Elementwise:
     """The two lines with that choice, differentiable in it."""
-    wanted = choose(curve, lower, upper) if choice is None else choice
+    c = torch.nan_to_num((choose(curve, lower, upper) if choice is None else choice).double(), nan=0.5).clamp(0.0, 1.0)
     lo, up, good = _usable(curve, lower.detach().double(), upper.detach().double())
     low, high = interval(curve, lower.detach(), upper.detach())
     lines = []
-    for side, sign in enumerate((1.0, -1.0)):
-        c = wanted.select(1, side).double().clamp(0.0, 1.0)
+    for sign in (1.0, -1.0):
         slope = _slope(curve, sign, lo, up, c)
         # the line is defined by the slope that is kept
         slope = slope.to(lower.dtype).double()
@@ -216,7 +210,10 @@ def _tangents(curve: Curve, sign: float, lo: Tensor, up: Tensor) -> tuple[Tensor
 def _slope(curve: Curve, sign: float, lo: Tensor, up: Tensor, c: Tensor) -> Tensor:
     """f' at the chosen tangent point, or the slope of the chord."""
     start, stop, fits = _tangents(curve, sign, lo, up)
-    tangent = curve.slope(torch.where(fits, start + c * (stop - start), (lo + up) / 2))
+    middle = torch.minimum(torch.maximum((lo + up) / 2, start), stop)
+    # c in [0, ½] runs from d_l to the best place, c in [½, 1] from there to d_u
+    place = start + (2 * c).clamp_max(1.0) * (middle - start) + (2 * c - 1).clamp_min(0.0) * (stop - middle)
+    tangent = curve.slope(torch.where(fits, place, (lo + up) / 2))
     width = up - lo
     wide = width > 1e-8 * torch.maximum(lo.abs(), up.abs()) + TINY
     chord = (curve.value(up) - curve.value(lo)) / torch.where(wide, width, 1.0)

@@ -230,7 +230,7 @@ def curve_of(op: Op) -> Curve:
 
 
 class CurveRule:
-    """Rule of every function of one variable that has a curve. Its choice is (b, 2, *shape): lower and upper line."""
+    """Rule of every function of one variable that has a curve. Its choice is (b, *shape), ½ at first."""
 
     def interval(self, op: Op, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         return engine.interval(curve_of(op), lower, upper)

@@ -5,9 +5,8 @@ McCormick's planes (McCormick 1976, Mathematical Programming 10, 147-175), for x
     x y ≥ L x + l y − l L      x y ≥ U x + u y − u U        (expand (x − l)(y − L) ≥ 0 and (u − x)(U − y) ≥ 0)
     x y ≤ U x + l y − l U      x y ≤ L x + u y − u L
 
-Any mixture of the two lower planes is a lower plane: the choice c in [0, 1] weighs the first of each pair,
-(b, 2, *shape) for lower and upper, ½ at first. A matrix product sums such planes over its inner axis with one weight
-per output.
+Any mixture of the two lower planes is a lower plane: the choice c in [0, 1] weighs the first of each pair, one number
+(b, *shape) per output, ½ at first. A matrix product sums such planes over its inner axis with one weight per output.
 """
 
 from __future__ import annotations
@@ -28,26 +27,25 @@ Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Planes:
-    """The mixed planes of a product: weights (b, *shape) of the first lower and the first upper plane."""
+    """The mixed planes of a product: the weight (b, *shape) of the first of each pair."""
 
     op: Product | MatrixProduct
     factors: Factors
-    lower_weight: Tensor
-    upper_weight: Tensor
+    weight: Tensor
 
     def pull(self, rows: Rows, owner: Tensor) -> tuple[tuple[Rows, ...], Tensor]:
         a = rows.full()
         lx, ux, ly, uy = (t.index_select(0, owner) for t in self.factors)
-        lower, upper = (t.index_select(0, owner) for t in (self.lower_weight, self.upper_weight))
+        c = self.weight.index_select(0, owner)
         positive, negative = a.clamp_min(0), a.clamp_max(0)
         constant = a.new_zeros(len(a))
         left, right = torch.zeros_like(lx), torch.zeros_like(ly)
-        # ⟨A⁺, x y⟩ ≥ ⟨A⁺ c, L x + l y − l L⟩ + …,  ⟨A⁻, x y⟩ ≥ ⟨A⁻ c', U x + l y − l U⟩ + …
+        # ⟨A⁺, x y⟩ ≥ ⟨A⁺ c, L x + l y − l L⟩ + …,  ⟨A⁻, x y⟩ ≥ ⟨A⁻ c, U x + l y − l U⟩ + …
         for part, x, y in (
-            (positive * lower, lx, ly),
-            (positive * (1 - lower), ux, uy),
-            (negative * upper, lx, uy),
-            (negative * (1 - upper), ux, ly),
+            (positive * c, lx, ly),
+            (positive * (1 - c), ux, uy),
+            (negative * c, lx, uy),
+            (negative * (1 - c), ux, ly),
         ):
             left = left + _onto_first(self.op, part, y)
             right = right + _onto_second(self.op, part, x)
@@ -81,12 +79,12 @@ class ProductRule:
         return torch.cat([p.flatten(1) for p in parts], 1)
 
     def choose(self, op: Product | MatrixProduct, lower: Tensor, upper: Tensor) -> Tensor:
-        return lower.new_full((len(lower), 2, *op.shape), 0.5)
+        return lower.new_full((len(lower), *op.shape), 0.5)
 
     def relax(self, op: Product | MatrixProduct, lower: Tensor, upper: Tensor, choice: Tensor | None) -> Planes:
-        weights = (self.choose(op, lower, upper) if choice is None else choice).to(lower)
+        weight = (self.choose(op, lower, upper) if choice is None else choice).to(lower).clamp(0.0, 1.0)
         (lx, ly), (ux, uy) = op.split(lower), op.split(upper)
-        return Planes(op, (lx, ux, ly, uy), weights[:, 0], weights[:, 1])
+        return Planes(op, (lx, ux, ly, uy), weight)
 
 
 def _onto_first(op: Product | MatrixProduct, part: Tensor, y: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from saddlepoint.bound.search.root import Root, improved, root_of
 from saddlepoint.bound.search.task import Found, Refute, Task, Watch, task_of
 from saddlepoint.bound.search.walk import Start
 from saddlepoint.core.errors import InputError
+from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
 from saddlepoint.spec.query import Query
 
@@ -57,6 +58,7 @@ def search(
     if len(query.lower) != size:
         raise InputError(f"the query has {len(query.lower)} inputs, the graph takes {size}.")
     settings = settings or Settings()
+    graph = decompose(graph)
     with torch.no_grad():
         task = task_of(graph, query)
         free = int((query.upper > query.lower).sum())
