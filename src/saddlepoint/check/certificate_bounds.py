@@ -19,12 +19,13 @@ from torch import Tensor
 from saddlepoint.check.certificate_tree import Forest, Splits
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitude
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners, lines, supported, winners
+from saddlepoint.check.proofs_products import Planes
 from saddlepoint.check.proofs_refine import exact, refine_value, unit
 from saddlepoint.check.proofs_walk import Backward, Rows, Tally
 from saddlepoint.check.support import Region
 from saddlepoint.core.arithmetic import gamma
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Clip, LeakyRelu, LinearOp, MaxPool2d, Relu
+from saddlepoint.graph.ops import Clip, LeakyRelu, LinearOp, MatrixProduct, MaxPool2d, Product, Relu
 from saddlepoint.spec.certificate import RAMP, Certificate, Extra
 
 Base = Callable[[Tensor, str], Enclosure | None]  # bounds of a value by the bases of these sets
@@ -82,7 +83,7 @@ class Bounder:
         splits = self.forest.splits(node)
         values: dict[str, Enclosure] = {self.graph.input: self._cut(low, high, splits, 0, empty)}
         charges: dict[str, Charge] = {}
-        enclosures: dict[str, Lines | Winners] = {}
+        enclosures: dict[str, Lines | Winners | Planes] = {}
         backward = Backward(self.forward, _region(*values[self.graph.input]), values, charges, enclosures, self.memory)
         done: set[str] = set()
         for at in self.graph.nodes:
@@ -232,12 +233,14 @@ class Bounder:
 
     def _enclosure(
         self, node: Node, inputs: list[Enclosure], choice: Tensor | None, given: Tensor | None = None
-    ) -> Lines | Winners:
+    ) -> Lines | Winners | Planes:
         """Lines of a nonlinear node with row `choice` of its table (−1: the ramp), or with the rows `given`."""
         op = supported(node.op, node.name)
         if isinstance(op, MaxPool2d):
             return winners(op, *inputs[0])
         number = self.number[node.name]
+        if isinstance(op, Product | MatrixProduct):  # one number per output, not per entry of the factors
+            return lines(op, *inputs[0], torch.full((len(inputs[0][0]), *node.shape), 0.5, dtype=torch.float64))
         place = _ramp(op, *inputs[0]).flatten(1)
         free = self.certificate.free.get(number)
         table = self.certificate.choice.get(number)

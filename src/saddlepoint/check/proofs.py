@@ -23,14 +23,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward
-from saddlepoint.check.proofs_lines import Lines, Winners, lines, supported, winners
+from saddlepoint.check.proofs_lines import STEPS, Lines, Winners, lines, supported, winners
+from saddlepoint.check.proofs_products import Planes
 from saddlepoint.check.proofs_refine import exact, refine_value
 from saddlepoint.check.proofs_walk import Backward, Rows
 from saddlepoint.check.support import Region, region
 from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import LinearOp, MaxPool2d
+from saddlepoint.graph.ops import Elementwise, LinearOp, MaxPool2d
 
 METHODS = ("interval", "crown-interval", "crown", "wong-kolter")  # the last is CROWN with the chord below
 
@@ -92,7 +93,7 @@ class _Check:
         forward = Forward(self.graph)
         values: dict[str, Enclosure] = {self.graph.input: (where.lower, where.upper)}
         charges: dict[str, Charge] = {}
-        enclosures: dict[str, Lines | Winners] = {}
+        enclosures: dict[str, Lines | Winners | Planes] = {}
         backward = Backward(forward, where, values, charges, enclosures, self.memory)
         done: set[str] = set()
         for node in self.graph.nodes:
@@ -106,7 +107,7 @@ class _Check:
                 if linear and isinstance(op, MaxPool2d):
                     enclosures[node.name] = winners(op, *values[source])
                 elif linear:
-                    enclosures[node.name] = lines(op, *values[source], self.choices[node.name])
+                    enclosures[node.name] = lines(op, *values[source], self.choices.get(node.name, values[source][0]))
             values[node.name] = forward.image(node, [values[name] for name in node.inputs])
         return backward
 
@@ -120,7 +121,8 @@ def _choices(graph: Graph, proof: Mapping[str, Tensor], count: int) -> dict[str,
 
 
 def _has_choice(node: Node) -> bool:
-    return not isinstance(node.op, (LinearOp, MaxPool2d))
+    stepped = isinstance(node.op, Elementwise) and node.op.function in STEPS
+    return not isinstance(node.op, (LinearOp, MaxPool2d)) and not stepped
 
 
 def _tensor(proof: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -15,16 +15,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saddlepoint.check.proofs_curves import image_of, lines_of, undecided_of
+from saddlepoint.check.proofs_functions import FUNCTIONS, TINY, U, smooth_of
+from saddlepoint.check.proofs_products import Planes, image_of_product, planes, undecided_factors
 from saddlepoint.core.errors import UnsupportedOperator
-from saddlepoint.graph.ops import Clip, LeakyRelu, MaxPool2d, NonlinearOp, Op, Relu
+from saddlepoint.graph.ops import (
+    Clip,
+    Elementwise,
+    LeakyRelu,
+    MatrixProduct,
+    MaxPool2d,
+    NonlinearOp,
+    Op,
+    Product,
+    Relu,
+)
 
-U = torch.finfo(torch.float64).eps
-TINY = torch.finfo(torch.float64).tiny
+STEPS = ("Sign", "Floor", "Ceil", "Round")
+SHIFTS = {"Floor": (-1.0, 0.0), "Ceil": (0.0, 1.0), "Round": (-0.5, 0.5)}
 
 
 @dataclass(frozen=True)
 class Lines:
-    """a_L, b_L, a_U, b_U, each (b, *shape) float64; slopes lie in [0, 1]."""
+    """a_L, b_L, a_U, b_U, each (b, *shape) float64."""
 
     lower_slope: Tensor
     lower_constant: Tensor
@@ -45,16 +58,28 @@ class Winners:
 def supported(op: Op, name: str) -> NonlinearOp:
     """`op` itself. Raises UnsupportedOperator for anything the checker has no enclosure for."""
     slope = op.slope if isinstance(op, LeakyRelu) else 0.0
-    if isinstance(op, (Relu, LeakyRelu, Clip, MaxPool2d)) and 0.0 <= slope <= 1.0:
+    if isinstance(op, (Relu, LeakyRelu, Clip, MaxPool2d, Product, MatrixProduct)) and 0.0 <= slope <= 1.0:
+        return op
+    if isinstance(op, NonlinearOp) and (smooth_of(op) is not None or _is_step(op)):
         return op
     raise UnsupportedOperator(
         f"the checker has no enclosure for {op.kind} (node {name!r}).",
-        "It knows Relu, LeakyRelu with a slope from 0 to 1, Clip and MaxPool2d.",
+        "It knows Relu, LeakyRelu with a slope from 0 to 1, Clip, MaxPool2d, products, "
+        f"{', '.join([*FUNCTIONS, *STEPS])}.",
     )
 
 
+def _is_step(op: Op) -> bool:
+    return isinstance(op, Elementwise) and op.function in STEPS
+
+
 def image(op: NonlinearOp, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the output: all four operators are monotone, and only the leaky slope rounds."""
+    """Bounds of the output. Those that have no case here are monotone, and only the leaky slope rounds."""
+    if isinstance(op, (Product, MatrixProduct)):
+        return image_of_product(op, lower, upper)
+    known = smooth_of(op)
+    if known is not None:
+        return image_of(known, lower, upper)
     low, high = op(lower), op(upper)
     if isinstance(op, LeakyRelu):
         low = torch.where(low < 0, low * (1 + U) - TINY, low)
@@ -68,14 +93,28 @@ def undecided(op: NonlinearOp, lower: Tensor, upper: Tensor) -> Tensor:
         return ((lower < op.lower) & (upper > op.lower)) | ((lower < op.upper) & (upper > op.upper))
     if isinstance(op, MaxPool2d):
         return _rivals(op, lower, upper)
+    if isinstance(op, (Product, MatrixProduct)):
+        return undecided_factors(op, lower, upper)
+    known = smooth_of(op)
+    if known is not None:
+        return undecided_of(known, lower, upper)
+    if _is_step(op):
+        return op(lower) < op(upper)
     return (lower < 0) & (upper > 0)
 
 
-def lines(op: NonlinearOp, lower: Tensor, upper: Tensor, choice: Tensor) -> Lines:
-    """The enclosure of Relu, LeakyRelu or Clip with a proof's choice (any numbers of the right shape)."""
+def lines(op: NonlinearOp, lower: Tensor, upper: Tensor, choice: Tensor) -> Lines | Planes:
+    """The enclosure of any operator but MaxPool2d with a proof's choice (any numbers of the right shape)."""
     free = torch.nan_to_num(choice.double(), nan=0.0).clamp(0.0, 1.0)
     if isinstance(op, Clip):
         return _clip(op, lower, upper, free)
+    if isinstance(op, (Product, MatrixProduct)):
+        return planes(op, lower, upper, free)
+    known = smooth_of(op)
+    if known is not None:
+        return Lines(*lines_of(known, lower, upper, free))
+    if isinstance(op, Elementwise):
+        return _steps(op, lower, upper)
     s = op.slope if isinstance(op, LeakyRelu) else 0.0
     stable = torch.where(lower >= 0, 1.0, s).double()
     unstable = (lower < 0) & (upper > 0)
@@ -93,6 +132,15 @@ def lines(op: NonlinearOp, lower: Tensor, upper: Tensor, choice: Tensor) -> Line
         torch.where(unstable, chord, stable),
         torch.where(unstable | broken, offset, zero),
     )
+
+
+def _steps(op: Elementwise, lower: Tensor, upper: Tensor) -> Lines:
+    """f(l) ≤ f ≤ f(u); where that is wider than 1, x − 1 ≤ ⌊x⌋ ≤ x and its like."""
+    low, high = op(lower), op(upper)
+    below, above = SHIFTS.get(op.function, (0.0, 0.0))
+    sloped = (high - low > 1) & (op.function in SHIFTS)
+    slope = sloped.double()
+    return Lines(slope, torch.where(sloped, below, low), slope, torch.where(sloped, above, high))
 
 
 def _clip(op: Clip, lower: Tensor, upper: Tensor, free: Tensor) -> Lines:

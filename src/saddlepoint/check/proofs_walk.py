@@ -18,6 +18,7 @@ from torch import Tensor
 
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitude
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners
+from saddlepoint.check.proofs_products import Planes
 from saddlepoint.check.support import Region, corner
 from saddlepoint.core.arithmetic import dots, gamma
 from saddlepoint.graph.ir import Node
@@ -105,7 +106,7 @@ class Backward:
     region: Region
     values: Mapping[str, Enclosure]
     charges: Mapping[str, Charge]
-    enclosures: Mapping[str, Lines | Winners]
+    enclosures: Mapping[str, Lines | Winners | Planes]
     memory: int
 
     def minimum(self, source: str, rows: Rows, owner: Tensor) -> Tensor:
@@ -162,6 +163,17 @@ class Backward:
             pulled = _pull_winners(enclosure, rows.full(), self.forward.graph.shape(name), tally)
             tally.push(name, pulled, self.values[name])
             return
+        if isinstance(enclosure, Planes):
+            a = rows.full()
+            pulled, offset = enclosure.pull(a, tally.owner)
+            tally.add(offset)
+            # every coefficient is a sum of products, every constant a dot: γ_n of their sizes is the share
+            most = torch.maximum(enclosure.floor.abs(), enclosure.roof.abs())
+            share = enclosure.share + 2 * gamma(a[:1].numel() + 8) * most
+            floor = TINY * (8 + pulled.shape[1]) * (1 + size.flatten(1).sum(1))
+            tally.charge(Rows(a, rows.shape), share, floor)
+            tally.push(name, Rows(pulled, (pulled.shape[1],)), self.values[name])
+            return
 
         def gather(t: Tensor) -> Tensor:
             return rows.cut(t).index_select(0, tally.owner)
@@ -175,8 +187,9 @@ class Backward:
             offset = offset + dots(positive, gather(enclosure.lower_constant).flatten(1))
             largest = torch.maximum(largest, enclosure.lower_constant.abs())
         tally.add(offset)
-        # fl(a · slope), slope ≤ 1: u |a| |x|;  the dots with b_L, b_U: γ_n |a| max(|b_L|, |b_U|)
-        share = 2 * U * size + 2 * gamma(rows.a[:1].numel() + 4) * largest
+        # fl(a · slope): u |a| |slope| |x|;  the dots with b_L, b_U: γ_n |a| max(|b_L|, |b_U|)
+        steepest = torch.maximum(enclosure.lower_slope.abs(), enclosure.upper_slope.abs()).clamp_min(1.0)
+        share = 2 * U * steepest * size * (1 + 4 * U) + 2 * gamma(rows.a[:1].numel() + 4) * largest
         floor = TINY * (8 + rows.a[:1].numel()) * (1 + size.flatten(1).sum(1))
         tally.charge(rows, share, floor)
         tally.push(name, Rows(rows.a * slope, rows.shape, rows.top, rows.left), self.values[name])

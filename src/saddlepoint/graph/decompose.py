@@ -103,8 +103,14 @@ def _mul(s: _Site) -> None:
 
 
 def _matmul(s: _Site) -> None:
-    a, b = s.inputs
-    s.close(ops.MatrixProduct(s.shape(a), s.shape(b)), s.add(ops.Join(), a, b))
+    shapes = [s.shape(name) for name in s.inputs]
+    stack = tuple(max(pair) for pair in zip(shapes[0][:-2], shapes[1][:-2], strict=True))
+    wide = [(*stack, *shape[-2:]) for shape in shapes]
+    a, b = (
+        name if shape == whole else s.add(ops.Expand(shape, whole), name)
+        for name, shape, whole in zip(s.inputs, shapes, wide, strict=True)
+    )
+    s.close(ops.MatrixProduct(wide[0], wide[1]), s.add(ops.Join(), a, b))
 
 
 def _div(s: _Site) -> None:
