@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,10 +15,18 @@ from paths import SHARED
 from saddlepoint.geometry import L0, L1, L2, Box, Linf, PerturbationSet
 from saddlepoint.graph.capture import capture
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Linear, Relu
+from saddlepoint.graph.ops import Linear, NonlinearOp, Relu
 from saddlepoint.spec import margin_matrix
 
 UNIT = Box(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown(NonlinearOp):
+    """An operator that nobody has a rule for."""
+
+    def __call__(self, *xs: Tensor) -> Tensor:
+        return torch.digamma(xs[0])
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -159,7 +159,7 @@ def test_nan_and_infinite_weights_never_certify():
 def test_operators_without_a_rule_and_wrong_shapes_are_refused():
     graph = nets.mlp((3, 4, 2), 0)
     x = torch.rand(2, 3, dtype=torch.float64)
-    nodes = tuple(Node(n.name, Unknown(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
+    nodes = tuple(Node(n.name, nets.Unknown(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
     odd = Graph(nodes, "x", graph.output, (3,))
     for method in METHODS:
         with pytest.raises(UnsupportedOperator, match="Unknown"):

@@ -174,7 +174,7 @@ def test_proofs_that_do_not_fit_are_refused():
         recheck(graph, set.canonical(), x * torch.nan, C, tensors, "crown")
     with pytest.raises(NotAvailable, match="spatial"):
         recheck(graph, {"kind": "spatial", "box": None}, x, C, tensors, "crown")
-    nodes = tuple(Node(n.name, Unknown(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
+    nodes = tuple(Node(n.name, nets.Unknown(), n.inputs, n.shape) if isinstance(n.op, Relu) else n for n in graph.nodes)
     odd = Graph(nodes, graph.input, graph.output, graph.input_shape)
     with pytest.raises(UnsupportedOperator, match="Unknown"):
         recheck(odd, set.canonical(), x, C, tensors, "crown")
