@@ -87,6 +87,18 @@ def test_time_that_runs_out_is_a_timeout(ask):
     assert time.monotonic() - begun < 1.5
 
 
+def test_the_search_takes_a_first_look_and_after_the_attack_the_rest_of_the_time(ask):
+    looks = []
+
+    def looks_twice(graph, query, /, *, deadline, refute):
+        looks.append(deadline - time.monotonic())
+        return Found("open", -1.0)
+
+    assert ask(IDENTITY, [("1", "2")], "(<= Y_0 0)", search=looks_twice).word == "unknown"
+    first, rest = looks
+    assert first <= 2.0 < 8.0 < rest
+
+
 def test_a_search_that_gives_up_is_unknown_with_its_bound(ask):
     answer = ask(IDENTITY, [("1", "2")], "(<= Y_0 0)", search=lambda *a, **k: Found("open", -0.5, visited=7))
     assert answer.word == "unknown"

@@ -1,6 +1,6 @@
 """One network against one specification: sat, unsat, unknown or timeout, with the evidence.
 
-    attack (a moment)  →  search with its candidates judged on the way  →  certificates checked, importer compared
+    attack (a moment)  →  search (a look)  →  attack (rounds)  →  search  →  certificates checked, importer compared
 
 `sat` rests on a counterexample that the deployed runtime confirms with no tolerance. `unsat` rests on one certificate
 per box that an independent checker accepted, and on the captured graph agreeing with the runtime on every box. Without
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ from saddlepoint.spec.query import Query
 Word = Literal["sat", "unsat", "unknown", "timeout"]
 
 OPENING = 0.05  # seconds of attack before the search, a query; the search's candidates are attacked again
+FIRST, ROUNDS = 2.0, 1.0  # seconds, at most, of the first look of a search and of the attack's rounds after it
+SLICE = 0.1  # of a query's time, at most, for each of the two
+WORTH = 5.0  # seconds below which a query's time is not divided
 GLANCES = 0.1  # of the time, at most, for the openings of all queries
 RESERVED = 0.33  # of the time, for the check of the certificates: about half of what the search took
 BOXES = 32  # boxes on which the importer is compared with the runtime, where there are more
@@ -105,8 +109,8 @@ class _Run:
         whole = max(0.0, deadline - self.begun)
         self.glance_until, self.search_until = self.begun + GLANCES * whole, deadline - RESERVED * whole
         self.seconds: dict[str, float] = {}
-        self.certificates: list[Certificate] = []
-        self.open: list[str] = []
+        self.certificates: dict[int, Certificate] = {}  # by box
+        self.open: dict[int, str] = {}  # why boxes are open
         self._runtime: Runtime | None = None
 
     def answer(self) -> Answer:
@@ -121,34 +125,70 @@ class _Run:
                 now = time.monotonic()
                 if now < self.glance_until and refuter.strike(min(self.glance_until, now + OPENING)):
                     return self._sat(refuter)
-        with self._timed("search"):
-            for i, refuter in enumerate(refuters):
+        pending = list(range(len(refuters)))
+        while pending and time.monotonic() < self.search_until:
+            cut = []
+            for i, k in enumerate(pending):
                 now = time.monotonic()
-                self._search(refuter, now + (self.search_until - now) / (len(refuters) - i))
-                if refuter.found is not None:
-                    return self._sat(refuter)
-        if self.open:
-            reason = f"{len(self.open)} of {len(self.queries)} boxes are open: {self.open[0]}"
-            dropped = sum((refuter.dismissed for refuter in refuters), start=refuters[0].dismissed.__class__())
-            for why, count in dropped.most_common(2):
-                reason += f"; {count} candidates dropped: {why}"
-            return self._end("timeout" if time.monotonic() >= self.search_until else "unknown", reason)
-        return self._checked()
+                until = now + (self.search_until - now) / (len(pending) - i)
+                self._search(k, refuters[k], until)
+                if refuters[k].found is not None:
+                    return self._sat(refuters[k])
+                if k in self.open and time.monotonic() >= until:
+                    cut.append(k)
+            pending = cut  # boxes that their share of the time cut off share what the others have left
+        if len(self.certificates) == len(self.queries):
+            return self._checked()
+        return self._undecided(refuters)
 
-    def _search(self, refuter: Refuter, until: float) -> None:
-        """Search one box; keeps its certificate, or why it is open."""
+    def _undecided(self, refuters: list[Refuter]) -> Answer:
+        """timeout or unknown, with what is open and what was dropped."""
+        first = next((self.open[k] for k in sorted(self.open)), "no time was left for them")
+        reason = f"{len(self.queries) - len(self.certificates)} of {len(self.queries)} boxes are open: {first}"
+        dropped = Counter[str]()
+        for refuter in refuters:
+            dropped.update(refuter.dismissed)
+        for why, count in dropped.most_common(2):
+            reason += f"; {count} candidates dropped: {why}"
+        return self._end("timeout" if time.monotonic() >= self.search_until else "unknown", reason)
+
+    def _search(self, k: int, refuter: Refuter, until: float) -> None:
+        """A first look, whole rounds of the attack, the search in earnest; keeps a certificate, or why there is none.
+
+        A search judges its own candidates, but most of these come from bounds; the rounds between look on their own.
+        """
         refuter.before(until)
-        try:
-            found = self.methods.search(self.graph, refuter.query, deadline=until, refute=refuter)
-        except (UnsupportedOperator, NotAvailable) as error:
-            self.open.append(str(error))
-            return
-        if found.status == "holds" and found.certificate is not None:
-            self.certificates.append(found.certificate)
-        elif found.status == "holds":
-            self.open.append("the search claims it without a certificate")
-        elif refuter.found is None:
-            self.open.append(f"the property's value is above {found.lower:.6g} after {found.visited} domains")
+        whole = max(0.0, until - time.monotonic())
+        found, why = self._found(refuter, until if whole < WORTH else time.monotonic() + min(FIRST, SLICE * whole))
+        if refuter.found is None and not self._proven(k, found) and whole >= WORTH:
+            with self._timed("attack"):
+                stop = time.monotonic() + min(ROUNDS, SLICE * whole)
+                while not refuter.strike(until) and time.monotonic() < stop:
+                    pass
+            if refuter.found is None and found is not None and time.monotonic() < until:
+                found, why = self._found(refuter, until)
+                self._proven(k, found)
+        if k not in self.certificates:
+            self.open[k] = why
+
+    def _found(self, refuter: Refuter, until: float) -> tuple[Found | None, str]:
+        """What the search finds, or None where it cannot treat the network; and why that is no proof."""
+        with self._timed("search"):
+            try:
+                found = self.methods.search(self.graph, refuter.query, deadline=until, refute=refuter)
+            except (UnsupportedOperator, NotAvailable) as error:
+                return None, str(error)
+        if found.status == "holds":
+            return found, "the search claims it without a certificate"
+        return found, f"the property's value is above {found.lower:.6g} after {found.visited} domains"
+
+    def _proven(self, k: int, found: Found | None) -> bool:
+        """Keeps the certificate of box k."""
+        if found is None or found.status != "holds" or found.certificate is None:
+            return False
+        self.certificates[k] = found.certificate
+        self.open.pop(k, None)
+        return True
 
     def _checked(self) -> Answer:
         """unsat, if the importer agrees and every certificate is accepted."""
@@ -163,8 +203,8 @@ class _Run:
             return self._end("unknown", "all boxes hold by the search, but there is no checker for its certificates")
         leaves, lowest = 0, math.inf
         with self._timed("check"):
-            for k, (query, certificate) in enumerate(zip(self.queries, self.certificates, strict=True)):
-                ruling = check(self.graph, query, certificate, deadline=self.deadline)
+            for k, query in enumerate(self.queries):
+                ruling = check(self.graph, query, self.certificates[k], deadline=self.deadline)
                 if not ruling.accepted:
                     late = time.monotonic() >= self.deadline
                     reason = f"certificate {k} was not accepted: {ruling.reason}"
@@ -185,7 +225,8 @@ class _Run:
         return self._end("sat", "a counterexample was confirmed by the runtime", refuter.found)
 
     def _end(self, word: Word, reason: str, counterexample: Counterexample | None = None) -> Answer:
-        return Answer(word, reason, counterexample, tuple(self.certificates), self.seconds)
+        kept = tuple(self.certificates[k] for k in sorted(self.certificates))
+        return Answer(word, reason, counterexample, kept, self.seconds)
 
     def _deployed(self, points: Tensor) -> Tensor:
         """The runtime's outputs at flat points."""
