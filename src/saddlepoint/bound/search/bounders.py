@@ -26,7 +26,7 @@ class ChainBounder:
 
     def __call__(self, lower: Tensor, upper: Tensor) -> Line:
         line = bound_boxes(self.chain, lower, upper, self.task.z)
-        return Line(line.a + self._x, line.c + self._constant)
+        return Line(line.a + self._x, line.c + self._constant, line.strain)
 
     @cached_property
     def _x(self) -> Tensor:

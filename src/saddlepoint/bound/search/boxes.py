@@ -24,10 +24,14 @@ from saddlepoint.graph.ops import NonlinearOp
 
 @dataclass(frozen=True)
 class Line:
-    """⟨a, x⟩ + c, a (b, r, d) on the free inputs, c (b, r): a lower bound of each row on each box."""
+    """⟨a, x⟩ + c, a (b, r, d) on the free inputs, c (b, r): a lower bound of each row on each box.
+
+    strain (b, d) or None: which inputs the relaxation's error comes from.
+    """
 
     a: Tensor
     c: Tensor
+    strain: Tensor | None = None
 
     def minimum(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Over boxes (b, d): (b, r)."""
@@ -38,6 +42,7 @@ class Line:
 def bound_boxes(chain: Chain, lower: Tensor, upper: Tensor, rows: Tensor) -> Line:
     """Lines below ⟨rows_r, output⟩ for rows (r, k), on each of the boxes (b, d)."""
     below: list[Elementwise] = []
+    widths: list[Tensor] = []
     ends = (lower, upper)
     for k, layer in enumerate(chain.layers[:-1]):
         low, high = _interval(layer, *ends)
@@ -51,11 +56,33 @@ def bound_boxes(chain: Chain, lower: Tensor, upper: Tensor, rows: Tensor) -> Lin
                 mine = _cut(rule, _op(layer), (low.index_select(1, loose), high.index_select(1, loose)), better)
                 low, high = low.index_copy(1, loose, mine[0]), high.index_copy(1, loose, mine[1])
         below.append(_relax(layer, low, high))
+        widths.append(_width(below[-1], low, high))
         ends = rule.interval(layer.op, low, high)
     last = chain.layers[-1]
-    line = _walk(chain, len(chain.layers) - 1, rows @ last.weight, rows @ last.constant, below)
+    met: list[Tensor] = []
+    line = _walk(chain, len(chain.layers) - 1, rows @ last.weight, rows @ last.constant, below, met)
     # without a nonlinear layer the line is one for all boxes
-    return Line(line.a.expand(len(lower), -1, -1), line.c.expand(len(lower), -1))
+    a, c = line.a.expand(len(lower), -1, -1), line.c.expand(len(lower), -1)
+    return Line(a, c, _strain(chain, met[::-1], widths))
+
+
+def _width(lines: Elementwise, low: Tensor, high: Tensor) -> Tensor:
+    """The largest distance of the two lines, which is at an end of the interval."""
+    slope, constant = lines.upper_slope - lines.lower_slope, lines.upper_constant
+    if lines.lower_constant is not None:
+        constant = constant - lines.lower_constant
+    return torch.maximum((slope * low + constant).abs(), (slope * high + constant).abs())
+
+
+def _strain(chain: Chain, met: list[Tensor], widths: list[Tensor]) -> Tensor | None:
+    """Every neuron's error |a| · width, handed down to what it reads in proportion to |W|: (b, d) on the inputs."""
+    carried: Tensor | None = None
+    for layer, a, width in reversed(list(zip(chain.layers, met, widths, strict=False))):
+        error = a.abs().amax(1) * width
+        error = error if carried is None else error + carried
+        share = layer.weight.abs()
+        carried = error @ (share / share.sum(1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny))
+    return carried
 
 
 def _cut(
@@ -93,10 +120,14 @@ def _interval(layer: Layer, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tenso
     return middle - radius, middle + radius
 
 
-def _walk(chain: Chain, k: int, start: Tensor, constant: Tensor, below: list[Elementwise]) -> Line:
-    """Rows `start` (r, n) on h_{k−1}, the same for every box, down to the input."""
+def _walk(
+    chain: Chain, k: int, start: Tensor, constant: Tensor, below: list[Elementwise], met: list[Tensor] | None = None
+) -> Line:
+    """Rows `start` (r, n) on h_{k−1}, the same for every box, down to the input. `met` collects them per layer."""
     a, c = start.unsqueeze(0), constant.unsqueeze(0)
     for layer, lines in zip(reversed(chain.layers[:k]), reversed(below[:k]), strict=True):
+        if met is not None:
+            met.append(a)
         negative = a.clamp_max(0)
         # ⟨a⁻, h⟩ ≥ ⟨a⁻, a_U v + b_U⟩,   ⟨a⁺, h⟩ ≥ ⟨a⁺, a_L v + b_L⟩
         c = c + _dots(negative, lines.upper_constant)
