@@ -49,6 +49,10 @@ def subtract(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
 def multiply(b: Builder, x: Value, y: Value, name: str = "") -> Ref:
     """x · y, element by element."""
     if isinstance(x, Ref) and isinstance(y, Ref):
+        for gate, value in ((x, y), (y, x)):
+            node = b.producer(gate)
+            if node is not None and isinstance(node.op, ops.Sigmoid) and node.inputs == (value.name,):
+                return b.add(ops.Elementwise("Silu"), value, name=name)  # as exporters write it
         return b.add(ops.Mul(), *b.match(x, y), name=name)
     ref, c = b.align(*_sorted(x, y))
     return b.add(ops.MulConstant(c), ref, name=name)
@@ -198,6 +202,25 @@ def reduce(b: Builder, x: Ref, kind: str, axes: Sequence[int], keepdim: bool, na
     """Mean or sum ("mean", "sum") over axes."""
     op = ops.Mean if kind == "mean" else ops.Sum
     return b.add(op(b.axes(axes, x), keepdim, x.shape), x, name=name)
+
+
+def reduce_extremum(b: Builder, x: Ref, kind: str, axes: Sequence[int], keepdim: bool, name: str = "") -> Ref:
+    """Max or min ("max", "min") over axes, by halves."""
+    kept = list(x.shape)
+    for axis in b.axes(axes, x):
+        while (size := x.shape[axis - 1]) > 1:
+            half = size // 2
+            best = extremum(b, kind, take(b, x, axis, 0, half), take(b, x, axis, half, 2 * half))
+            x = best if size == 2 * half else concat(b, [best, take(b, x, axis, 2 * half, size)], axis)
+        kept[axis - 1] = 1 if keepdim else 0
+    return reshape(b, x, tuple(size for size in kept if size), name)
+
+
+def attention(b: Builder, q: Ref, k: Ref, v: Ref, scale: float, name: str = "") -> Ref:
+    """softmax(scale q kᵀ) v over the last two axes."""
+    axes = [*range(k.rank - 2), k.rank - 1, k.rank - 2]
+    scores = multiply(b, matmul(b, q, permute(b, k, axes)), b.constant(scale))
+    return matmul(b, b.add(ops.Softmax(scores.rank - 1), scores), v, name)
 
 
 def average_pool(b: Builder, x: Ref, op: ops.AvgPool2d, name: str = "") -> Ref:

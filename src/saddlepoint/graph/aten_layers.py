@@ -99,7 +99,7 @@ def div(c: Call) -> Ref:
 
 
 def power(c: Call) -> Ref:
-    """x² and √x."""
+    """A constant power."""
     exponent = c.a["exponent"]
     if not isinstance(exponent, (int, float)):
         raise c.b.unsupported("a power that is a tensor")
@@ -168,6 +168,37 @@ def reduce(kind: str) -> Rule:
         return algebra.reduce(c.b, c.variable(), kind, dims, bool(c.a["keepdim"]), c.name)
 
     return rule
+
+
+def extremum(kind: str) -> Rule:
+    """max and min of two values; torch gives them the names of the reductions."""
+
+    def rule(c: Call) -> Ref:
+        if "other" not in c.a:
+            raise c.b.unsupported("a maximum or minimum that also returns where it lies", "Use torch.amax.")
+        return algebra.extremum(c.b, kind, c.value("self"), c.value("other"), c.name)
+
+    return rule
+
+
+def reduce_extremum(kind: str) -> Rule:
+    """amax and amin."""
+
+    def rule(c: Call) -> Ref:
+        if not c.a["dim"]:
+            raise c.b.unsupported("a reduction over all axes mixes the samples of a batch")
+        return algebra.reduce_extremum(c.b, c.variable(), kind, c.a["dim"], bool(c.a["keepdim"]), c.name)
+
+    return rule
+
+
+def attention(c: Call) -> Ref:
+    """Scaled dot-product attention without mask or dropout."""
+    if c.a.get("attn_mask") is not None or c.a.get("is_causal") or c.a.get("enable_gqa") or c.a.get("dropout_p"):
+        raise c.b.unsupported("attention with a mask, dropout or grouped queries")
+    q, k, v = (c.variable(name) for name in ("query", "key", "value"))
+    scale = c.a.get("scale")
+    return algebra.attention(c.b, q, k, v, q.shape[-1] ** -0.5 if scale is None else float(scale), c.name)
 
 
 def upsample(c: Call) -> Ref:

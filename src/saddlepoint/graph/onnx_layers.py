@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from saddlepoint.graph import algebra, ops
 from saddlepoint.graph.builder import Ref
@@ -36,14 +37,31 @@ def gemm(c: Call) -> Ref:
 
 
 def conv(c: Call) -> Ref:
-    """Convolution in two dimensions; unequal padding becomes a Pad in front."""
+    """Convolution in one or two dimensions; unequal padding becomes a Pad in front."""
     x, weight = c.variable(0), c.constant(1)
+    if x.rank == 3 and weight.dim() == 3:
+        return _conv1d(c, x, weight)
     if x.rank != 4 or weight.dim() != 4:
         raise c.b.unsupported(f"a convolution of a value of rank {x.rank} (only images, rank 4)")
     kernel, stride, dilation = _geometry(c, weight.shape[2:])
     x, padding = _padded(c, x, _pads(c, x, kernel, stride, dilation), 0.0)
     bias = c.constant(2) if c.given(2) else None
     return c.b.add(ops.Conv2d(weight, bias, stride, padding, dilation, c.a.get("group", 1)), x, name=c.name)
+
+
+def _conv1d(c: Call, x: Ref, weight: Tensor) -> Ref:
+    """A convolution over one axis is one over images of height 1."""
+    if c.a.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise c.b.unsupported("automatic padding in one dimension")
+    before, after = c.a.get("pads", [0, 0]) if c.a.get("auto_pad", b"NOTSET") == b"NOTSET" else (0, 0)
+    image = algebra.reshape(c.b, x, (x.shape[0], 1, x.shape[1]))
+    if before != after:
+        image, before = c.b.add(ops.Pad((before, after)), image), 0
+    stride, dilation = (int(c.a.get(key, [1])[0]) for key in ("strides", "dilations"))
+    bias = c.constant(2) if c.given(2) else None
+    op = ops.Conv2d(weight.unsqueeze(2), bias, (1, stride), (0, before), (1, dilation), c.a.get("group", 1))
+    y = c.b.add(op, image)
+    return algebra.reshape(c.b, y, (y.shape[0], y.shape[2]), c.name)
 
 
 def conv_transpose(c: Call) -> Ref:
@@ -122,28 +140,13 @@ def clip(c: Call) -> Ref:
     return c.node(ops.Clip(-math.inf if low is None else low, math.inf if high is None else high))
 
 
-def prelu(c: Call) -> Ref:
-    """PRelu with one slope."""
-    slope = c.constant(1)
-    if slope.numel() != 1:
-        raise c.b.unsupported("PRelu with a slope per channel")
-    return c.node(ops.LeakyRelu(float(slope)))
-
-
-def elu(c: Call) -> Ref:
-    """ELU with α = 1."""
-    if float(c.a.get("alpha", 1.0)) != 1:
-        raise c.b.unsupported("Elu with alpha other than 1")
-    return c.node(ops.Elementwise("Elu"))
-
-
 def gelu(c: Call) -> Ref:
     """GELU, exact or by tanh."""
     return c.node(ops.Elementwise("GeluTanh" if c.a.get("approximate", b"none") == b"tanh" else "Gelu"))
 
 
 def power(c: Call) -> Ref:
-    """x² and √x."""
+    """A constant power."""
     exponent = c.array(1)
     if exponent.size != 1:
         raise c.b.unsupported("a power that is a tensor")

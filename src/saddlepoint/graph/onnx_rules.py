@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saddlepoint.graph import algebra, ops
+from saddlepoint.graph import onnx_functions as functions
 from saddlepoint.graph import onnx_layers as layers
 from saddlepoint.graph import onnx_shapes as shapes
 from saddlepoint.graph.onnx_call import Call, Rule
@@ -39,11 +40,12 @@ RULES: dict[str, Rule] = {
     "Ceil": _plain(ops.Elementwise("Ceil")),
     "Clip": layers.clip,
     "Concat": shapes.concat,
+    "Cos": _plain(ops.Elementwise("Cos")),
     "Conv": layers.conv,
     "ConvTranspose": layers.conv_transpose,
     "Div": _two(algebra.divide),
     "Dropout": shapes.dropout,
-    "Elu": layers.elu,
+    "Elu": functions.elu,
     "Erf": _plain(ops.Elementwise("Erf")),
     "Exp": _plain(ops.Exp()),
     "Expand": shapes.expand,
@@ -54,6 +56,7 @@ RULES: dict[str, Rule] = {
     "Gemm": layers.gemm,
     "GlobalAveragePool": layers.global_average_pool,
     "GlobalMaxPool": layers.global_max_pool,
+    "HardSigmoid": functions.hard_sigmoid,
     "HardSwish": _plain(ops.Elementwise("HardSwish")),
     "Identity": _same,
     "LayerNormalization": layers.layer_norm,
@@ -61,14 +64,23 @@ RULES: dict[str, Rule] = {
     "Log": _plain(ops.Elementwise("Log")),
     "LogSoftmax": lambda c: layers.softmax(c, log=True),
     "MatMul": _two(algebra.matmul),
+    "Max": lambda c: functions.extremum(c, "max"),
     "MaxPool": layers.max_pool,
+    "Min": lambda c: functions.extremum(c, "min"),
+    "Mish": _plain(ops.Elementwise("Mish")),
     "Mul": _two(algebra.multiply),
     "Neg": _plain(ops.Negate()),
-    "PRelu": layers.prelu,
+    "PRelu": functions.prelu,
     "Pad": shapes.pad,
     "Pow": layers.power,
+    "Reciprocal": _plain(ops.Elementwise("Reciprocal")),
+    "ReduceL1": lambda c: functions.norm(c, 1),
+    "ReduceL2": lambda c: functions.norm(c, 2),
+    "ReduceMax": lambda c: functions.reduce_extremum(c, "max"),
     "ReduceMean": lambda c: shapes.reduce(c, "mean"),
+    "ReduceMin": lambda c: functions.reduce_extremum(c, "min"),
     "ReduceSum": lambda c: shapes.reduce(c, "sum"),
+    "ReduceSumSquare": lambda c: functions.norm(c, 0),
     "Relu": _plain(ops.Relu()),
     "Reshape": shapes.reshape,
     "Resize": lambda c: layers.upsample(c, resize=True),
@@ -76,6 +88,7 @@ RULES: dict[str, Rule] = {
     "Shape": shapes.shape_of,
     "Sigmoid": _plain(ops.Sigmoid()),
     "Sign": _plain(ops.Elementwise("Sign")),
+    "Sin": _plain(ops.Elementwise("Sin")),
     "Slice": shapes.slices,
     "Softmax": layers.softmax,
     "Softplus": _plain(ops.Elementwise("Softplus")),
@@ -88,4 +101,5 @@ RULES: dict[str, Rule] = {
     "Transpose": shapes.transpose,
     "Unsqueeze": shapes.unsqueeze,
     "Upsample": layers.upsample,
+    "Where": functions.where,
 }

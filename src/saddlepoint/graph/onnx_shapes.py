@@ -118,7 +118,9 @@ def gather(c: Call) -> Ref:
     if indices.ndim == 0:
         return algebra.select(c.b, x, axis, int(indices), c.name)
     if indices.ndim > 1:
-        raise c.b.unsupported("gathering with a matrix of indices")
+        flat = algebra.index(c.b, x, axis, torch.from_numpy(indices.astype(np.int64).reshape(-1)))
+        at = c.b.axis(axis, x)
+        return algebra.reshape(c.b, flat, (*x.shape[: at - 1], *indices.shape, *x.shape[at:]), c.name)
     return algebra.index(c.b, x, axis, torch.from_numpy(indices.astype(np.int64)), c.name)
 
 
