@@ -11,6 +11,8 @@ gathering is what "sparse intermediate bounds" of alpha-beta-CROWN come to.)
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,12 +68,20 @@ class Region:
         return -mine.support(self.x.index_select(0, owner), -rows.full().unsqueeze(1)).squeeze(1)
 
 
+class OutOfTime(Exception):
+    """A walker's deadline passed between two chunks of rows."""
+
+
 @dataclass(frozen=True)
 class Walker:
-    """Walks lines backwards through one graph, at most `memory` bytes of coefficients at a time."""
+    """Walks lines backwards through one graph, at most `memory` bytes of coefficients at a time.
+
+    `deadline` (of time.monotonic()) is looked at between chunks of rows; after it `minimum` raises OutOfTime.
+    """
 
     graph: Graph
     memory: int = 1 << 25
+    deadline: float = math.inf
 
     @cached_property
     def ancestors(self) -> dict[str, frozenset[str]]:
@@ -120,6 +130,8 @@ class Walker:
         room = min(FIRST, max(1, self.memory // (item * widest(self.graph))))
         bounds, start = [lines.constant[:0]], 0
         while start < len(place):
+            if time.monotonic() > self.deadline:
+                raise OutOfTime
             mine = owner[start : start + room]
             rows, constant, width = self._walk(lines.take(place[start : start + room]), relaxations, mine)
             bounds.append(region.minimum(rows, mine) + constant)

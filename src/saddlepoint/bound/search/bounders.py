@@ -46,7 +46,7 @@ class GraphBounder:
 
     task: Task
     free: Tensor
-    memory: int = 1 << 25
+    deadline: float = torch.inf
 
     def __call__(self, lower: Tensor, upper: Tensor) -> Line:
         graph = self.task.graph
@@ -64,7 +64,7 @@ class GraphBounder:
 
     @cached_property
     def _walker(self) -> Walker:
-        return Walker(self.task.graph, self.memory)
+        return Walker(self.task.graph, deadline=self.deadline)
 
     @cached_property
     def _fixed(self) -> Tensor:

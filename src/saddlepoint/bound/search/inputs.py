@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saddlepoint.bound.backward import OutOfTime
 from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.mix import mixture
 from saddlepoint.bound.search.record import Recorder
@@ -28,6 +29,7 @@ from saddlepoint.bound.search.task import SLACK, Found, Refute, Task
 
 Bounder = Callable[[Tensor, Tensor], Line]  # boxes (b, d) of the free inputs -> lines below every row
 GAIN = 0.1  # a clip must take this part of a side
+ROUND = 0.1  # seconds that a round should take
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class InputSearch:
     bounder: Bounder
     batch: int
     recorder: Recorder
+    largest: int = 256
 
     def __post_init__(self) -> None:
         self.visited = 0
@@ -86,13 +89,25 @@ class InputSearch:
         """Until nothing is left, a witness is found, the deadline comes, or `most` boxes were bounded."""
         limit = torch.inf if most is None else self.visited + most
         while self.stack and self.witness is None and time.monotonic() < deadline and self.visited < limit:
-            boxes = self._pop()
+            boxes, start = self._pop(), time.monotonic()
+            try:
+                self._round(boxes, refute)
+            except OutOfTime:
+                self.stack.append(boxes)
+                break
             self.visited += len(boxes.node)
-            self._round(boxes, refute)
+            self._pace(time.monotonic() - start)
         if self.witness is not None:
             return Found("violated", self.lower, self.witness, None, self.visited)
         done = not self.stack and not self.stuck
         return Found("holds" if done else "open", self.lower, None, None, self.visited)
+
+    def _pace(self, seconds: float) -> None:
+        """Rounds of a tenth of a second or so: the deadline is looked at between them."""
+        if seconds > 2 * ROUND:
+            self.batch = max(1, self.batch // 2)
+        elif seconds < ROUND / 2:
+            self.batch = min(self.largest, 2 * self.batch)
 
     def _pop(self) -> Boxes:
         boxes = self.stack.pop()

@@ -19,11 +19,13 @@ from torch import Tensor
 from saddlepoint.bound.backward import Walker
 from saddlepoint.bound.enclose import Encloser, by_ramp
 from saddlepoint.bound.search.bounders import box_region
+from saddlepoint.bound.search.chain import ONE_TO_ONE
 from saddlepoint.bound.search.climb import Batch, Climb, Point
 from saddlepoint.bound.search.record import Recorder
 from saddlepoint.bound.search.sites import Site, Sites, sites_of
 from saddlepoint.bound.search.task import Task
 from saddlepoint.bound.search.walk import Start, Walk, constants
+from saddlepoint.graph.ops import LinearOp
 from saddlepoint.spec.certificate import Extra
 
 ENTRIES = 1 << 23  # numbers of one array of a chunk of rows
@@ -52,11 +54,14 @@ class Root:
         return Batch(self.lower.expand(wide), self.upper.expand(wide), self.box_lower, self.box_upper)
 
 
-def root_of(task: Task, recorder: Recorder) -> Root | None:
-    """Set 0. None if the graph has nonlinear nodes that are not elementwise."""
+def root_of(task: Task, recorder: Recorder, deadline: float) -> Root | None:
+    """Set 0. None if the graph has nonlinear nodes that are not elementwise. Raises OutOfTime."""
+    if not all(isinstance(node.op, (LinearOp, *ONE_TO_ONE)) for node in task.graph.nodes):
+        return None
     query = task.query
     low, high = query.lower.to(task.dtype)[None], query.upper.to(task.dtype)[None]
-    values, _, _ = Encloser(Walker(task.graph), by_ramp).enclose(box_region(task.graph, low, high), refine=True)
+    walker = Walker(task.graph, deadline=deadline)
+    values, _, _ = Encloser(walker, by_ramp).enclose(box_region(task.graph, low, high), refine=True)
     sites = sites_of(task.graph, values)
     if sites is None:
         return None

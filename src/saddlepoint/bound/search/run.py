@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from saddlepoint.bound.backward import OutOfTime
 from saddlepoint.bound.search.bounders import ChainBounder, GraphBounder
 from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.chain import chain_of
@@ -62,34 +63,41 @@ def search(
     with torch.no_grad():
         task = task_of(graph, query)
         free = int((query.upper > query.lower).sum())
-        recorder = Recorder()
-        found = None if free <= settings.few else _neurons(task, settings, recorder, deadline, refute)
+        found = None if free <= settings.few else _neurons(task, settings, deadline, refute)
         if found is None:
-            found = _inputs(task, settings, recorder, deadline, refute)
+            found = _inputs(task, settings, deadline, refute)
     if watch is not None:
         watch(found.lower, found.visited)
+    return found
+
+
+def _closed(found: Found, recorder: Recorder, task: Task) -> Found:
+    """With its certificate, if it holds."""
     if found.status != "holds":
         return found
-    return replace(found, certificate=recorder.certificate(query, task.most))
+    return replace(found, certificate=recorder.certificate(task.query, task.most))
 
 
-def _inputs(task: Task, settings: Settings, recorder: Recorder, deadline: float, refute: Refute | None) -> Found:
-    query = task.query
+def _inputs(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found:
+    query, recorder = task.query, Recorder()
     chain = chain_of(task.graph, query.lower, query.upper, task.dtype)
     if chain is None:
         free = (query.upper > query.lower).nonzero().flatten()
-        bounder, batch = GraphBounder(task, free), 16
+        bounder, batch = GraphBounder(task, free, deadline), 1
     else:
         free, bounder = chain.free, ChainBounder(task, chain)
         batch = max(1, min(settings.boxes, int(settings.work / max(chain.work, 1))))
-    return InputSearch(task, free, bounder, batch, recorder).run(deadline, refute)
+    state = InputSearch(task, free, bounder, batch, recorder, settings.boxes)
+    return _closed(state.run(deadline, refute), recorder, task)
 
 
-def _neurons(
-    task: Task, settings: Settings, recorder: Recorder, deadline: float, refute: Refute | None
-) -> Found | None:
+def _neurons(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found | None:
     """None if the graph has nodes whose entries cannot be split one by one."""
-    root = root_of(task, recorder)
+    recorder = Recorder()
+    try:
+        root = root_of(task, recorder, deadline)
+    except OutOfTime:
+        return Found("open", -torch.inf)
     if root is None:
         return None
     state = NeuronSearch(root, recorder)
@@ -103,7 +111,7 @@ def _neurons(
         state.root = improved(root, recorder, settings.improve, until)
         owed = _owed(state)
         state.begin(owed, _weights(state.root)[owed], settings.climb, deadline)
-    return state.run(deadline, refute)
+    return _closed(state.run(deadline, refute), recorder, task)
 
 
 def _owed(state: NeuronSearch) -> list[int]:
