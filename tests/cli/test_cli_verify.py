@@ -90,6 +90,24 @@ def test_a_limit_below_the_start_up_is_kept(files):
     assert time.monotonic() - begun < 2.5  # of which the limit is 0.3 and the start of Python the rest
 
 
+def test_an_interrupt_ends_the_work_and_prints_no_word(files):
+    (files / "tie.vnnlib").write_text(specification([("-1", "1")], 1, "(< Y_0 0)"))  # |x| touches 0: never decided
+    command = [sys.executable, "-m", "saddlepoint", "verify", str(files / "net.onnx"), str(files / "tie.vnnlib")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until, worker = time.monotonic() + 60, ""
+    while not worker and time.monotonic() < until:
+        ps = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+        )
+        worker = ps.stdout.strip()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    shown, said = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (130, ""), said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(worker), 0)
+
+
 def test_weights_that_are_not_finite_are_unknown(files):
     write_mlp(files / "nan.onnx", [([[float("nan")]], [0.0])])
     answer = solve(Instance(files / "nan.onnx", files / "holds.vnnlib", time.monotonic() + 20))
