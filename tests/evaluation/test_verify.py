@@ -10,6 +10,7 @@ import torch
 import saddlepoint.evaluation.verify as verify_module
 from onnx_nets import specification, write_mlp
 from saddlepoint.adapters.vnnlib import parse
+from saddlepoint.attack.property import PropertyAttack
 from saddlepoint.bound.search import Found, search
 from saddlepoint.check.certificate import Ruling
 from saddlepoint.check.counterexample import Dismissed, judge
@@ -87,16 +88,32 @@ def test_time_that_runs_out_is_a_timeout(ask):
     assert time.monotonic() - begun < 1.5
 
 
-def test_the_search_takes_a_first_look_and_after_the_attack_the_rest_of_the_time(ask):
+def test_boxes_that_their_share_cuts_off_get_what_the_others_leave(ask):
     looks = []
 
-    def looks_twice(graph, query, /, *, deadline, refute):
-        looks.append(deadline - time.monotonic())
+    def slow_at_first(graph, query, /, *, deadline, refute):
+        looks.append(float(query.lower[0]))
+        if len(looks) == 1:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+            return Found("open", -1.0)
+        return search(graph, query, deadline=deadline, refute=refute)
+
+    boxes = "(or (and (<= X_0 1)(>= X_0 0.5)(<= Y_0 0.25)) (and (<= X_0 -0.5)(>= X_0 -1)(<= Y_0 0.25)))"
+    answer = ask(ABSOLUTE, [("-5", "5")], boxes, search=slow_at_first, seconds=6.0)
+    assert answer.word == "unsat"
+    assert looks == [0.5, -1.0, 0.5]
+    assert [float(c.lower[0]) for c in answer.certificates] == [0.5, -1.0]
+
+
+def test_the_attack_before_the_search_keeps_to_its_part_of_the_time(ask):
+    begun, looks = time.monotonic(), []
+
+    def notes(graph, query, /, *, deadline, refute):
+        looks.append(time.monotonic() - begun)
         return Found("open", -1.0)
 
-    assert ask(IDENTITY, [("1", "2")], "(<= Y_0 0)", search=looks_twice).word == "unknown"
-    first, rest = looks
-    assert first <= 2.0 < 8.0 < rest
+    ask(IDENTITY, [("1", "2")], "(<= Y_0 0)", search=notes, attack=PropertyAttack(steps=10**7), seconds=20.0)
+    assert looks[0] < 6.0
 
 
 def test_a_search_that_gives_up_is_unknown_with_its_bound(ask):

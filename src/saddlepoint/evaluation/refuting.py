@@ -35,6 +35,7 @@ class Refuter:
         self.found: Counterexample | None = None
         self.dismissed: Counter[str] = Counter()
         self.rounds = 0
+        self.whole = False  # whether some round came to its end
         self._region = region_of(query, graph.dtype)
         self._atoms = atoms_of(query.property, self._region.lower, len(query.lower), math.prod(graph.output_shape))
         self._spent = 0.0
@@ -59,6 +60,7 @@ class Refuter:
                 self.graph, self.query, self.accept, self.attack, deadline=deadline, seed=self.rounds, start=start
             )
         self.rounds += 1
+        self.whole |= time.monotonic() < deadline
         return self.found is not None
 
     def before(self, deadline: float) -> None:

@@ -1,6 +1,6 @@
 """One network against one specification: sat, unsat, unknown or timeout, with the evidence.
 
-    attack (a moment)  →  search (a look)  →  attack (rounds)  →  search  →  certificates checked, importer compared
+    attack (a round)  →  search, its candidates judged on the way  →  certificates checked, importer compared
 
 `sat` rests on a counterexample that the deployed runtime confirms with no tolerance. `unsat` rests on one certificate
 per box that an independent checker accepted, and on the captured graph agreeing with the runtime on every box. Without
@@ -35,11 +35,9 @@ from saddlepoint.spec.query import Query
 
 Word = Literal["sat", "unsat", "unknown", "timeout"]
 
-OPENING = 0.05  # seconds of attack before the search, a query; the search's candidates are attacked again
-FIRST, ROUNDS = 2.0, 1.0  # seconds, at most, of the first look of a search and of the attack's rounds after it
-SLICE = 0.1  # of a query's time, at most, for each of the two
-WORTH = 5.0  # seconds below which a query's time is not divided
-GLANCES = 0.1  # of the time, at most, for the openings of all queries
+OPENING = 0.05  # seconds of a glance at one box
+WHOLE = 3.0  # seconds, at most, of a whole round on one box
+BEFORE = 0.06  # of the time, at most, for all of the attack before the search
 RESERVED = 0.33  # of the time, for the check of the certificates: about half of what the search took
 BOXES = 32  # boxes on which the importer is compared with the runtime, where there are more
 
@@ -107,24 +105,23 @@ class _Run:
         self.queries = problem.specification.queries
         self.begun, self.deadline = time.monotonic(), deadline
         whole = max(0.0, deadline - self.begun)
-        self.glance_until, self.search_until = self.begun + GLANCES * whole, deadline - RESERVED * whole
+        self.attack_until, self.search_until = self.begun + BEFORE * whole, deadline - RESERVED * whole
         self.seconds: dict[str, float] = {}
         self.certificates: dict[int, Certificate] = {}  # by box
         self.open: dict[int, str] = {}  # why boxes are open
         self._runtime: Runtime | None = None
 
     def answer(self) -> Answer:
-        """Attack every box, then search every box, then check."""
+        """Attack every box, search every box, check."""
         if not self.queries:
             return self._end("unsat", "the constraints of the file contradict each other: no point is asked for")
         clauses = max(len(q.property.clauses) for q in self.queries)
         attack = short(self.methods.attack, clauses)
         refuters = [Refuter(self.graph, query, self._deployed, attack) for query in self.queries]
         with self._timed("attack"):
-            for refuter in refuters:
-                now = time.monotonic()
-                if now < self.glance_until and refuter.strike(min(self.glance_until, now + OPENING)):
-                    return self._sat(refuter)
+            struck = self._attacked(refuters)
+        if struck is not None:
+            return self._sat(struck)
         pending = list(range(len(refuters)))
         while pending and time.monotonic() < self.search_until:
             cut = []
@@ -141,6 +138,19 @@ class _Run:
             return self._checked()
         return self._undecided(refuters)
 
+    def _attacked(self, refuters: list[Refuter]) -> Refuter | None:
+        """A glance at every box, then whole rounds where a glance was too short for one; the box that fell."""
+        for least in (OPENING, WHOLE):
+            for refuter in refuters:
+                now = time.monotonic()
+                if (
+                    now < self.attack_until
+                    and not refuter.whole
+                    and refuter.strike(min(self.attack_until, now + least))
+                ):
+                    return refuter
+        return None
+
     def _undecided(self, refuters: list[Refuter]) -> Answer:
         """timeout or unknown, with what is open and what was dropped."""
         first = next((self.open[k] for k in sorted(self.open)), "no time was left for them")
@@ -153,22 +163,10 @@ class _Run:
         return self._end("timeout" if time.monotonic() >= self.search_until else "unknown", reason)
 
     def _search(self, k: int, refuter: Refuter, until: float) -> None:
-        """A first look, whole rounds of the attack, the search in earnest; keeps a certificate, or why there is none.
-
-        A search judges its own candidates, but most of these come from bounds; the rounds between look on their own.
-        """
+        """Searches box k; keeps its certificate, or why there is none."""
         refuter.before(until)
-        whole = max(0.0, until - time.monotonic())
-        found, why = self._found(refuter, until if whole < WORTH else time.monotonic() + min(FIRST, SLICE * whole))
-        if refuter.found is None and not self._proven(k, found) and whole >= WORTH:
-            with self._timed("attack"):
-                stop = time.monotonic() + min(ROUNDS, SLICE * whole)
-                while not refuter.strike(until) and time.monotonic() < stop:
-                    pass
-            if refuter.found is None and found is not None and time.monotonic() < until:
-                found, why = self._found(refuter, until)
-                self._proven(k, found)
-        if k not in self.certificates:
+        found, why = self._found(refuter, until)
+        if not self._proven(k, found) and refuter.found is None:
             self.open[k] = why
 
     def _found(self, refuter: Refuter, until: float) -> tuple[Found | None, str]:
