@@ -68,6 +68,8 @@ def test_sat_is_one_word_and_the_witness_is_on_disk(files):
         (("net.onnx", "sat.vnnlib.gz", "--timeout", "soon"), "soon"),
         (("net.onnx", "sat.vnnlib.gz", "--threads", "0"), "--threads 0"),
         (("net.onnx", "sat.vnnlib.gz", "-o", "r.csv"), "--batch instances.csv with -o"),
+        (("net.onnx", "sat.vnnlib.gz", "--witness", "none/w.txt"), "none/w.txt cannot be written"),
+        (("net.onnx", "sat.vnnlib.gz", "--proof", "."), "cannot be written"),
         (("--batch", "i.csv"), "--batch needs a place"),
         (("net.onnx", "--batch", "i.csv", "-o", "r.csv"), "--batch takes no other instance"),
         (("--batch", "i.csv", "-o", "r.csv"), "i.csv is not a file"),

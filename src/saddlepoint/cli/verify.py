@@ -49,12 +49,18 @@ def verify(
 
     Parameters
     ----------
-    network: NET.onnx or NET.onnx.gz
-    specification: SPEC.vnnlib or SPEC.vnnlib.gz
-    timeout: seconds, start-up included (default: 60; with --batch the smaller of this and the row's own)
-    witness: where the point of a `sat` is written, in the form of VNN-COMP
-    proof: where the certificates of an `unsat` are written
-    threads: of one instance
+    network
+        NET.onnx or NET.onnx.gz
+    specification
+        SPEC.vnnlib or SPEC.vnnlib.gz
+    timeout
+        seconds, start-up included (default: 60; with --batch the smaller of this and the row's own)
+    witness
+        where the point of a `sat` is written, in the form of VNN-COMP
+    proof
+        where the certificates of an `unsat` are written
+    threads
+        of one instance
     """
     if timeout is not None and not 0 < timeout < 1e7:
         raise InputError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")
@@ -78,6 +84,9 @@ def verify(
     for path in (network, specification):
         if not path.is_file():
             raise InputError(f"{path} is not a file.", "Check the path.")
+    for path in (witness, proof):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"{path} cannot be written.", "Name a file in a folder that exists.")
     until = STARTED + (timeout or DEFAULT)
     word, reason = told(isolated(_work(network, specification, until, threads, witness, proof), until))
     print(reason, file=sys.stderr)
