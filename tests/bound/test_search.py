@@ -9,9 +9,10 @@ import torch
 from read_certificate import Reading
 
 from saddlepoint.bound.search import Settings, search
+from saddlepoint.check.certificate import judge
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Linear, Relu
+from saddlepoint.graph.ops import Linear, Mul, Relu, Softmax
 from saddlepoint.spec.property import Atom, Property
 from saddlepoint.spec.query import Query
 
@@ -99,6 +100,32 @@ def test_a_false_property_is_never_proven_and_a_witness_is_found(name, way):
     assert bool(query.admits(found.witness[None]).all())
     assert float(query.property(found.witness[None], graph.to(torch.float64)(found.witness[None]))) <= 0
     assert search(graph, query, WAYS[way], deadline=time.monotonic() + 0.3).status == "open"
+
+
+def test_attention_is_proven_at_the_root_and_the_judge_agrees():
+    draw = torch.Generator().manual_seed(0)
+    weights = [torch.randn((4, 4), generator=draw) / 2 for _ in range(2)]
+    nodes = (
+        Node("k", Linear(weights[0]), ("x",), (4,)),
+        Node("s", Softmax(1), ("k",), (4,)),
+        Node("m", Mul(), ("s", "k"), (4,)),
+        Node("z", Linear(weights[1][:3]), ("m",), (3,)),
+    )
+    graph = Graph(nodes, "x", "z", (4,))
+
+    def at(b: float, steps: int):
+        query = box_query(4, FORMULAS["one atom"](b), 0.3)
+        return query, search(graph, query, Settings(few=0, climb=steps), deadline=time.monotonic() + 20)
+
+    plain, better = at(-9.0, 0)[1].lower, at(-9.0, 30)[1].lower
+    assert plain < better - 1e-3
+    b = -9.0 - (plain + better) / 2  # between what the two can prove
+    assert at(b, 0)[1].status == "open"
+    query, found = at(b, 30)
+    assert found.status == "holds"
+    assert found.lower <= lowest(graph, query) + 1e-5
+    ruling = judge(graph, query, found.certificate)
+    assert ruling.accepted, ruling.reason
 
 
 def test_the_deadline_is_kept_and_the_bound_so_far_is_true():

@@ -240,8 +240,10 @@ class Bounder:
             return winners(op, *inputs[0])
         number = self.number[node.name]
         if isinstance(op, Product | MatrixProduct):  # one number per output, not per entry of the factors
-            return lines(op, *inputs[0], torch.full((len(inputs[0][0]), *node.shape), 0.5, dtype=torch.float64))
-        place = _ramp(op, *inputs[0]).flatten(1)
+            outputs = torch.Size(node.shape).numel()
+            place = torch.full((len(inputs[0][0]), outputs), 0.5, dtype=torch.float64)
+        else:
+            place = _ramp(op, *inputs[0]).flatten(1)
         free = self.certificate.free.get(number)
         table = self.certificate.choice.get(number)
         if free is not None and given is not None:

@@ -1,7 +1,8 @@
 """Complete search, anytime: does a property hold on a box?
 
     few free inputs    branch and bound on the box (inputs.py)
-    else               bounds at the root, better lines there, then branch and bound over neurons (neurons.py)
+    else               bounds at the root, better lines there, then branch and bound over neurons (neurons.py);
+                       only better lines where nodes mix their entries (general.py)
 
 `deadline` is a time of time.monotonic(); it is looked at between batches, which are kept small. The certificate of
 "holds" is for a checker to confirm; until then the word is a claim in floating point.
@@ -19,6 +20,7 @@ from saddlepoint.bound.backward import OutOfTime
 from saddlepoint.bound.search.bounders import ChainBounder, GraphBounder
 from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.chain import chain_of
+from saddlepoint.bound.search.general import general
 from saddlepoint.bound.search.inputs import InputSearch
 from saddlepoint.bound.search.mix import mixture
 from saddlepoint.bound.search.neurons import NeuronSearch
@@ -63,9 +65,8 @@ def search(
     with torch.no_grad():
         task = task_of(graph, query)
         free = int((query.upper > query.lower).sum())
-        found = None if free <= settings.few else _neurons(task, settings, deadline, refute)
-        if found is None:
-            found = _inputs(task, settings, deadline, refute)
+        method = _inputs if free <= settings.few else _neurons
+        found = method(task, settings, deadline, refute)
     if watch is not None:
         watch(found.lower, found.visited)
     return found
@@ -91,15 +92,16 @@ def _inputs(task: Task, settings: Settings, deadline: float, refute: Refute | No
     return _closed(state.run(deadline, refute), recorder, task)
 
 
-def _neurons(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found | None:
-    """None if the graph has nodes whose entries cannot be split one by one."""
+def _neurons(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found:
+    """A graph with nodes whose entries cannot be split one by one gets better lines at the root, and no search."""
     recorder = Recorder()
     try:
         root = root_of(task, recorder, deadline)
     except OutOfTime:
         return Found("open", -torch.inf)
     if root is None:
-        return None
+        found, recorder = general(task, settings.climb, deadline)
+        return _closed(found, recorder, task)
     state = NeuronSearch(root, recorder)
     weights = _weights(root)
     for steps in (0, settings.climb // 2):
