@@ -153,7 +153,6 @@ REFUSED = {
     "noise": (lambda s, x: x + torch.randn(3), StochasticModel, "random"),
     "noise like x": (lambda s, x: x + torch.rand_like(x), StochasticModel, "random"),
     "dropout on": (lambda s, x: F.dropout(x, 0.5), StochasticModel, "dropout"),
-    "division by a variable": (lambda s, x: 1 / x, UnsupportedOperator, "reciprocal"),
     "two outputs": (lambda s, x: (x, x * 2), UnsupportedModel, "2 outputs"),
     "in place on a view": (_in_place_on_view, UnsupportedModel, "overwritten"),
     "view read after": (_read_after_overwrite, UnsupportedModel, "overwritten"),

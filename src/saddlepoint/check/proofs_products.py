@@ -104,8 +104,8 @@ def planes(op: Product | MatrixProduct, low: Tensor, high: Tensor, free: Tensor)
 
 
 def undecided_factors(op: Product | MatrixProduct, low: Tensor, high: Tensor) -> Tensor:
-    """Factors of products that are far from linear: |x|/w + |y|/W < 5 (a gap of a twentieth of the range)."""
+    """Factors of products that are far from linear: |x|/w + |y|/W < 12 (a gap above 1/48 of the range)."""
     ratio = (low + high).abs() / (2 * (high - low))
     x, y = _factors(op, torch.nan_to_num(ratio, nan=torch.inf, posinf=torch.inf))
-    bent = (x + y) < 5
+    bent = (x + y) < 12
     return torch.cat([bent.any(-1).flatten(1), bent.any(-3).flatten(1)], 1).view(low.shape)
