@@ -33,7 +33,7 @@ def test_computed_values_err_by_no_more_than_stated(name):
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**30), single=st.booleans(), free=st.booleans())
 def test_lines_and_intervals_enclose_the_function(name, seed, single, free):
     curve = ALL[name]

@@ -41,7 +41,7 @@ def test_computed_values_err_by_no_more_than_stated(name):
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**30), free=st.booleans())
 def test_lines_and_images_enclose(name, seed, free):
     f = ALL[name]
@@ -100,7 +100,7 @@ def test_planes_contain_all_products(seed, matrix, scale):
 
 
 @pytest.mark.parametrize("kind", ["attention", "many"])
-@pytest.mark.parametrize("size", ["0", "1/200", "1/10"])
+@pytest.mark.parametrize("size", ["0", "1/10"])
 @pytest.mark.parametrize("method", [Interval(), CROWN(stop_above=None)], ids=lambda m: m.name)
 def test_the_checker_confirms_networks_of_all_operators(kind, size, method):
     graph, x = network(kind)
