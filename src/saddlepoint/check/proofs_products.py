@@ -5,7 +5,8 @@ linear in each variable, so it is smallest at a corner. Hence any slopes are sou
 
     below  α = c L + (1 − c) U,  β = c l + (1 − c) u        above  α = c U + (1 − c) L,  β = c l + (1 − c) u
 
-with one c in [0, 1] per output. A row a of outputs becomes Σ a α on x and Σ a β on y; both round by γ_n Σ |a| |α| |x|.
+with one c in [0, 1] per output. A row a of outputs becomes Σ a α on x and Σ a β on y; both round by γ_n Σ |a| |α| |x|,
+and so may be added up in any order: as matrix products with L, U, l and u.
 """
 
 from __future__ import annotations
@@ -24,27 +25,35 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Planes:
-    """below, above: slopes (α, β), each (b, groups, rows, inner, columns), and constants (b, *out); share (b, *out)."""
+    """The weight c (b, groups, rows, columns), both ends of both factors as matrices, constants and share (b, *out)."""
 
     op: Product | MatrixProduct
-    below: Pair
-    above: Pair
+    weight: Tensor
+    low: Pair
+    high: Pair
     floor: Tensor
     roof: Tensor
     share: Tensor
 
     def pull(self, a: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (r, joined) on the factors, and ⟨a⁺, floor⟩ + ⟨a⁻, roof⟩ (r,), rounded to nearest."""
-        grouped = a.view(len(a), *_grid(self.op))
+
+        def mine(t: Tensor) -> Tensor:
+            return t.index_select(0, owner)
+
+        grouped, c = a.view(len(a), *_grid(self.op)), mine(self.weight)
         up, down = grouped.clamp_min(0.0), grouped.clamp_max(0.0)
-        parts = []
-        for which, formula in ((0, "rgnm,rgnkm->rgnk"), (1, "rgnm,rgnkm->rgkm")):
-            part = torch.einsum(formula, up, self.below[which].index_select(0, owner))
-            part = part + torch.einsum(formula, down, self.above[which].index_select(0, owner))
-            parts.append(part.flatten(1))
-        flat = [t.index_select(0, owner).flatten(1) for t in (self.floor, self.roof)]
+        (x0, y0), (x1, y1) = ((mine(x), mine(y)) for x, y in (self.low, self.high))
+        with_low, with_high = up * c + down * (1 - c), up * (1 - c) + down * c
+        if isinstance(self.op, Product):
+            on_x = with_low * y0 + with_high * y1  # one row, inner place and column a group
+            on_y = grouped * c * x0 + grouped * (1 - c) * x1
+        else:
+            on_x = with_low @ y0.mT + with_high @ y1.mT
+            on_y = x0.mT @ (grouped * c) + x1.mT @ (grouped * (1 - c))
+        flat = [mine(t).flatten(1) for t in (self.floor, self.roof)]
         constant = torch.linalg.vecdot(up.flatten(1), flat[0]) + torch.linalg.vecdot(down.flatten(1), flat[1])
-        return torch.cat(parts, 1), constant
+        return torch.cat([on_x.flatten(1), on_y.flatten(1)], 1), constant
 
 
 def _grid(op: Product | MatrixProduct) -> tuple[int, int, int]:
@@ -98,9 +107,12 @@ def planes(op: Product | MatrixProduct, low: Tensor, high: Tensor, free: Tensor)
         corners = [sign * (x * y - alpha * x - beta * y) for x, y in _corners(op, low, high)]
         least = torch.stack([wide(t, full) for t in corners]).amin(0)
         heights[name] = sign * (least.sum(-2).reshape(shape) - slack)
-    n = groups * rows * columns + inner + 16
+    # a coefficient sums 2 columns (or rows) products of at most three roundings each
+    n = 2 * (groups * rows * columns + inner) + 16
     share = 2 * gamma(n) * 8 * size * (1 + 8 * U)
-    return Planes(op, below, above, heights["floor"], heights["roof"], share)
+    ends = [(x.squeeze(-1), y.squeeze(-3)) for x, y in ((x0, y0), (x1, y1))]
+    weight = c.squeeze(-2)
+    return Planes(op, weight, ends[0], ends[1], heights["floor"], heights["roof"], share)
 
 
 def undecided_factors(op: Product | MatrixProduct, low: Tensor, high: Tensor) -> Tensor:
