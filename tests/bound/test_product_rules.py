@@ -15,6 +15,7 @@ from saddlepoint.bound.crown import CROWN
 from saddlepoint.bound.interval import Interval
 from saddlepoint.bound.rows import Rows
 from saddlepoint.bound.rules.product import ProductRule
+from saddlepoint.core.errors import UnsupportedOperator
 from saddlepoint.geometry import Box, Linf
 from saddlepoint.graph import ops
 from saddlepoint.graph.decompose import decompose
@@ -73,6 +74,12 @@ def test_bounds_contain_the_network(kind, size):
         assert bool((found.upper[:, None] >= z - 1e-9).all())
     if size in ("0", "1/200"):  # and they are close
         assert bool((found.upper - found.lower <= (1e-6 if size == "0" else 1.0)).all())
+
+
+def test_a_softmax_too_long_for_its_rounding_bound_is_refused():
+    graph = Graph((Node("y", ops.Softmax(1), ("x",), (2049,)),), "x", "y", (2049,))
+    with pytest.raises(UnsupportedOperator, match="2049"):
+        decompose(graph)
 
 
 def test_softmax_along_another_axis():

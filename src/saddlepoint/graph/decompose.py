@@ -21,9 +21,13 @@ from typing import Any
 
 import torch
 
+from saddlepoint.core.errors import UnsupportedOperator
 from saddlepoint.graph import ops
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops_base import Op, Shape
+
+LONGEST = 2048
+"""Entries of a softmax: what `Differences` states its rounding for."""
 
 
 def decompose(graph: Graph) -> Graph:
@@ -120,7 +124,12 @@ def _div(s: _Site) -> None:
 def _softmax(s: _Site) -> None:
     """Softmax and LogSoftmax, along the last axis; another axis is moved there and back."""
     op: Any = s.node.op
-    rank = len(s.shape(s.inputs[0])) + 1
+    rank, size = len(s.shape(s.inputs[0])) + 1, s.shape(s.inputs[0])[op.axis - 1]
+    if size > LONGEST:
+        raise UnsupportedOperator(
+            f"{op.kind} over {size} entries (node {s.node.name!r}) would need {size}² differences.",
+            f"Up to {LONGEST} entries are bounded.",
+        )
     order = (*(i for i in range(rank) if i != op.axis), op.axis)
     last = op.axis == rank - 1
     x = s.inputs[0] if last else s.add(ops.Permute(order), s.inputs[0])
