@@ -28,11 +28,12 @@ from saddlepoint.check.certificate import Ruling, judge
 from saddlepoint.check.counterexample import Counterexample
 from saddlepoint.core.errors import ImporterDisagreement, InputError, NonFinite, NotAvailable, UnsupportedOperator
 from saddlepoint.evaluation.refuting import Refuter, short
-from saddlepoint.graph.agreement import Runtime, agree_on_box
+from saddlepoint.graph.agreement import agree_on_box
 from saddlepoint.graph.ir import Graph
 from saddlepoint.spec.certificate import Certificate
 from saddlepoint.spec.query import Query
 
+Deployed = Callable[[Tensor], Tensor]  # outputs (n, …) for inputs (n, …), as the user's runtime computes them
 Word = Literal["sat", "unsat", "unknown", "timeout"]
 
 OPENING = 0.05  # seconds of a glance at one box
@@ -68,7 +69,7 @@ class Problem:
 
     graph: Graph
     specification: Specification
-    open_runtime: Callable[[], Runtime]
+    open_runtime: Callable[[], Deployed]
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.certificates: dict[int, Certificate] = {}  # by box
         self.open: dict[int, str] = {}  # why boxes are open
-        self._runtime: Runtime | None = None
+        self._runtime: Deployed | None = None
 
     def answer(self) -> Answer:
         """Attack every box, search every box, check."""
         if not self.queries:
             return self._end("unsat", "the constraints of the file contradict each other: no point is asked for")
+        if not all(bool(t.isfinite().all()) for _, t in self.graph.tensors() if t.is_floating_point()):
+            return self._end("unknown", "the network has weights that are NaN or infinite: nothing can be shown of it")
         clauses = max(len(q.property.clauses) for q in self.queries)
         attack = short(self.methods.attack, clauses)
         refuters = [Refuter(self.graph, query, self._deployed, attack) for query in self.queries]
@@ -230,7 +233,7 @@ class _Run:
         """The runtime's outputs at flat points."""
         return self._runtime_once()(points.view(-1, *self.graph.input_shape)).flatten(1)
 
-    def _runtime_once(self) -> Runtime:
+    def _runtime_once(self) -> Deployed:
         if self._runtime is None:
             self._runtime = self.problem.open_runtime()
         return self._runtime

@@ -70,7 +70,9 @@ def box_points(lower: Tensor, upper: Tensor, shape: Shape, points: int = POINTS)
     return torch.minimum(torch.maximum(low + mix * (high - low), low), high)
 
 
-def agree_on_box(graph: Graph, run: Runtime, lower: Tensor, upper: Tensor, points: int = POINTS) -> float:
+def agree_on_box(
+    graph: Graph, run: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, points: int = POINTS
+) -> float:
     """max |graph(x) − onnxruntime(x)| over corners and random points of a property's box. Raises ImporterDisagreement.
 
     A verdict about a box needs the agreement there, not on [0, 1].

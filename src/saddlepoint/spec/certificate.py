@@ -27,7 +27,8 @@ It is **proven** if it is proven at some root. The certificate is complete if ev
 
 Every step intersects, so its order and gaps can only weaken what follows; a checker may bound more tightly.
 
-**Choices** say, per output entry of a nonlinear node, where in its sound range a lower line lies, 0..255 for 0..1 (`lower/NODE` of bound/base.py: for ReLU the
+**Choices** say, per output entry of a nonlinear node, where in its sound range a lower line lies, 0..255 for 0..1
+(`lower/NODE` of bound/base.py: for ReLU the
 slope is choice/255). Row r of the table gives entries `free[i]` of nonlinear node i their number `choice[i][r]`.
 What no table gives (row −1, an entry that is not free, a node without table) is the **ramp**: with l ≤ v ≤ u,
 
