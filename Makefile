@@ -14,7 +14,8 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps \
   bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-minimum \
-  bench-attacks-transfer bench-verify-instances bench-verify-smoothing nightly clean
+  bench-attacks-transfer bench-verify-instances bench-verify-certified \
+  bench-verify-smoothing nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -116,6 +117,9 @@ bench-attacks-transfer: $(PEERS)/stamp  ## transfer between two networks, and un
 # --- verification: rows that exist are not measured again ---
 bench-verify-instances: $(VENV)/stamp-run  ## all 279 VNN-LIB instances, one process each (needs ../shared/data; up to hours)
 	@$(BIN)/python benchmarks/verify/instances.py
+
+bench-verify-certified: $(VENV)/stamp-run  ## how many images of three robust networks are decided
+	@$(BIN)/python benchmarks/verify/certified.py
 
 bench-verify-smoothing: $(VENV)/stamp-run  ## false certificates, the radius of a linear model, certified accuracy on digits (two minutes)
 	@$(THREADS) $(BIN)/python benchmarks/verify/smoothing.py

@@ -35,7 +35,7 @@ import stubs
 from saddlepoint.attack import EngineSettings, Relay, Rows, run
 from saddlepoint.evaluation.versions import versions
 from saddlepoint.geometry import L0, L1, L2, Linf, PerturbationSet
-from saddlepoint.spec import Model
+from saddlepoint.spec import Access, Model
 
 ROWS, TABLE = RESULTS / "attacks" / "minimum", RESULTS / "attacks" / "minimum.json"
 COUNT = {LENET5.name: 100, RESNET20.name: 30}
@@ -132,6 +132,12 @@ def right(reference: Reference) -> tuple[Model, Tensor, Tensor, tuple[str, ...]]
     return model, x[index].contiguous(), y[index], tuple(ids[i] for i in index.tolist())
 
 
+def flat(model: Model, shape: tuple[int, ...]) -> Model:
+    """The same model on inputs without axes."""
+    size = int(torch.Size(shape).numel())
+    return Model(lambda v: model(v.reshape(-1, *shape)), model.domain, model.classes, Access.GRADIENT, "flat", (size,))
+
+
 def measure(reference: Reference, norm: str, budget: int, attack: str) -> dict[str, Any]:
     """One row."""
     model, x, y, ids = right(reference)
@@ -139,6 +145,8 @@ def measure(reference: Reference, norm: str, budget: int, attack: str) -> dict[s
     if attack == "relay":
         # one forward at x0 that the engine asks for, `steps` + 1 and as many backwards of the attack's own
         settings = EngineSettings(batch=len(x), smallest=True)
+        if norm == "l0":  # the peers count coordinates; of an image, our l0 counts pixels
+            model, x = flat(model, tuple(x.shape[1:])), x.flatten(1)
         found = run(model, Relay(steps=(budget - 2) // 2), Rows(x, y, ids, NORMS[norm]), settings)
         best, used = found.size, found.forwards + found.backwards
     else:
