@@ -137,7 +137,7 @@ def _walk(
         a = torch.addcmul(a * slope, negative, lines.upper_slope.unsqueeze(1) - slope)
         c = c + a @ layer.constant
         b, r, n = a.shape
-        a = (a.view(b * r, n) @ layer.weight).view(b, r, -1)
+        a = (a.view(b * r, n) @ layer.weight).view(b, r, layer.weight.shape[1])
     if a.shape[0] == 1 and below:
         a = a.expand(len(below[0].upper_slope), -1, -1)
     return Line(a, c)
