@@ -209,9 +209,9 @@ def test_an_unsound_bound_is_not_believed():
 
 
 def test_a_contradiction_stops_the_line(tmp_path, monkeypatch):
-    from saddlepoint.evaluation import execute
+    from saddlepoint.evaluation import certify
 
-    monkeypatch.setattr(execute, "recheck", lambda graph, described, x, C, proof, name: torch.full(C.shape[:2], 5.0))
+    monkeypatch.setattr(certify, "recheck", lambda graph, described, x, C, proof, name: torch.full(C.shape[:2], 5.0))
     plan = Plan("x", lambda t: [TooGood()])
     with Ledger(tmp_path / "a.ledger") as book:
         with pytest.raises(Contradiction, match="unsound"):
