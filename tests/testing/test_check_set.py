@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import saddlepoint as sp
-from saddlepoint.bound import CROWN, Bounds, Interval
+from saddlepoint.bound import CROWN, LP, Bounds, Interval, Lipschitz, WongKolter
 from saddlepoint.geometry import L0, L1, L2, Box, Linf, Mask, Patch, PerturbationSet, RotationTranslation
 from saddlepoint.testing import ContractBroken, check_bound, check_set
 
@@ -225,6 +225,12 @@ def test_what_is_no_set_is_refused_at_once() -> None:
 def test_the_houses_bounds_pass(method: Any, threat: PerturbationSet | None) -> None:
     report = check_bound(method, threat)
     assert (report.broken, report.skipped) == ((), ())
+
+
+@pytest.mark.parametrize("method", [WongKolter(), LP(), Lipschitz()], ids=lambda m: m.name)
+def test_other_bounds_of_the_house_pass_too(method: Any) -> None:
+    report = check_bound(method)
+    assert report.broken == ()
 
 
 @dataclass(frozen=True)

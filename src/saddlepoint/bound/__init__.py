@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from saddlepoint.bound.lipschitz import Lipschitz as Lipschitz
     from saddlepoint.bound.lp import LP as LP
     from saddlepoint.bound.milp import MILP as MILP
+    from saddlepoint.bound.radius import Certified as Certified
+    from saddlepoint.bound.radius import certified_radius as certified_radius
     from saddlepoint.bound.smoothing import RandomizedSmoothing as RandomizedSmoothing
     from saddlepoint.bound.wong_kolter import WongKolter as WongKolter
 
 # public name -> the file that defines it
 _HOME = {
+    "Certified": "radius",
     "LP": "lp",
     "Lipschitz": "lipschitz",
     "MILP": "milp",
     "RandomizedSmoothing": "smoothing",
     "WongKolter": "wong_kolter",
+    "certified_radius": "radius",
 }
 
 

@@ -36,6 +36,7 @@ from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.geometry.l1 import L1
 from saddlepoint.geometry.l2 import L2
 from saddlepoint.geometry.sizes import above
+from saddlepoint.geometry.snap import round_down
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import (
     Abs,
@@ -85,7 +86,7 @@ class Lipschitz:
             reach = _reach(set, points)
             fall = (falls * reach[:, None]).nan_to_num(nan=torch.inf).amin(2)  # ∞ · 0 says nothing
             lower = centre - fall * UP - 1e-9 * (1 + centre.abs())
-        return Bounds(never_certify(lower).to(x), None, Proof({}))
+        return Bounds(round_down(never_certify(lower), x.dtype), None, Proof({}))
 
 
 def margin_constants(graph: Graph, C: Float[Tensor, "b m k"]) -> Float[Tensor, "b m 3"]:

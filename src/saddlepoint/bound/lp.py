@@ -40,6 +40,7 @@ from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.geometry.interval import IntervalSet
 from saddlepoint.geometry.l1 import L1
 from saddlepoint.geometry.sizes import above
+from saddlepoint.geometry.snap import round_down
 from saddlepoint.graph.ir import Graph
 from saddlepoint.graph.ops import LinearOp
 
@@ -81,7 +82,7 @@ class LP:
             bounds, duals = _solve(built, wanted[i].cpu().numpy(), deadline)
             lower[i] = torch.from_numpy(bounds)
             proofs.append((duals, built.limits))
-        return Bounds(lower.to(x), None, _proof(proofs, ground))
+        return Bounds(round_down(lower, x.dtype).to(x.device), None, _proof(proofs, ground))
 
 
 def _solve(built: Built, rows: np.ndarray, deadline: float) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from saddlepoint.bound.base import Bounds, Proof, specification
 from saddlepoint.bound.lp import Ground, narrowing
 from saddlepoint.bound.program import Built, Solver
 from saddlepoint.geometry.base import PerturbationSet
+from saddlepoint.geometry.snap import round_down
 from saddlepoint.graph.ir import Graph
 
 SLACK = 3e-8  # relative to the objective's scale: thirty of HiGHS's tolerances of 1e-9, which reach it through big-M
@@ -69,7 +70,7 @@ class MILP:
         C: Float[Tensor, "b m k"] | None = None,
     ) -> Bounds:
         """lower (b, m) ≤ C f(x') on S(x), claimed: there is no proof."""
-        return Bounds(self.solve(graph, set, x, C).lower.to(x), None, Proof({}))
+        return Bounds(round_down(self.solve(graph, set, x, C).lower, x.dtype).to(x.device), None, Proof({}))
 
     def solve(
         self,

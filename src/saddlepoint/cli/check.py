@@ -45,7 +45,8 @@ def check(
     threats = parse_threats(threat)
     loaded, samples, _ = load_both(model, data, options)
     print(f"model     {loaded.name}   digest {loaded.digest[:12]}")
-    print(f"access    {Access(loaded.access).name} ({_GRANTS[Access(loaded.access)]})")
+    granted = "attacks on the mean of draws, certificates from counts" if loaded.smoothing else _GRANTS[loaded.access]
+    print(f"access    {Access(loaded.access).name} ({granted})")
     print(f"domain    {loaded.domain}   shape {tuple(loaded.shape)}   classes {loaded.classes}")
     for note in loaded.notes:
         print(f"note      {note}")
