@@ -103,6 +103,7 @@ def test_a_method_that_answers_nan_proves_nothing():
 def test_sets_without_a_size_and_settings_without_sense_are_refused():
     graph, x = nets.mlp((2, 3, 2), 0), torch.zeros(1, 2, dtype=torch.float64)
     C = torch.tensor([[[1.0, -1.0]]], dtype=torch.float64)
+    C = C * torch.sign(graph(x)[0, 0] - graph(x)[0, 1])
     with pytest.raises(NotAvailable):
         certified_radius(CROWN(), graph, Box(-1, 1), x, C, Settings(0.1, 1.0))
     for wrong in ((0.0, 1.0), (2.0, 1.0), (0.1, float("inf"))):

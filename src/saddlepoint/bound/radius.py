@@ -2,14 +2,15 @@
 
     r = max { s : lower bound of ⟨C, f⟩ over S_s(x₀) > 0 in every row }   ≤   the true radius
 
-S_s is nested in s, so the proof at one size holds at every smaller one, and any size that is proven is a lower bound of
-the true radius, whatever the method does elsewhere. Search: double or quarter from `start` until one size is proven and
-a larger one is not; then the next size is where the straight line through the two known margins crosses 0, kept a
-tenth of the interval away from its ends (regula falsi, safeguarded), until the two differ by `tolerance`. Margins are
-nearly straight in the size, so four or five bounds do what bisection needs ten for. All samples share each call; those
-that are done drop out.
+S_s is nested in s, so the proof at one size holds at every smaller one, and any size proven is a lower bound of the
+true radius, whatever the method does elsewhere. Search: double from `start` while sizes are proven, or quarter
+until one is; geometric means until the ends are within a factor of 2; then the next size is where the straight line through
+the two known margins crosses 0 (at size 0 the margin is the network's own), or just so far from the ends that the
+answer there can end the search. Where one end stays twice, its margin is scaled down (Anderson and Björck 1973), as
+margins bend away steeply beyond the radius. It ends where the two sizes differ by `tolerance`. All samples share each
+call; those that are done drop out, those wrong at x₀ never come in.
 
-Cost: about 4 + log2(start / r) calls of the method on the samples that are left, and one for the final proof.
+Cost: the calls of the sample that takes longest, and one for the final proof.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph
 
-_EDGE = 0.1  # share of the interval that the next size keeps from its ends
+_NEAR = 0.9  # of the tolerance: how close to an end the next size may lie
 
 
 @dataclass(frozen=True)
@@ -75,40 +76,70 @@ def certified_radius(
     Raises NotAvailable for sets without a size.
     """
     search = _Search(method, graph, set, x, C)
-    good, bad = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), torch.inf, dtype=torch.float64)
-    above, below = torch.zeros_like(good), torch.zeros_like(good)  # margins at `good` (> 0) and at `bad`
-    size = torch.full_like(good, settings.start)
-    active, calls = torch.arange(len(x)), 0
+    ends = _Ends.of(search.centre())
+    active, calls = (ends.above > 0).nonzero().flatten(), 0
     while len(active):
-        margin = search.margin(active, size[active])
+        size = ends.next(settings)[active]
+        ends.update(active, size, search.margin(active, size))
         calls += 1
-        held = margin > 0  # NaN holds nothing
-        good[active[held]], above[active[held]] = size[active[held]], margin[held]
-        bad[active[~held]], below[active[~held]] = size[active[~held]], margin[~held]
-        size = _next(good, bad, above, below, settings)
-        active = active[_open(good, bad, settings)[active]]
+        active = active[ends.open(settings)[active]]
+    good, bad = ends.good, ends.bad
     proven = good > 0
     index = proven.nonzero().flatten()
     bounds = search.bounds(index, good[index]) if len(index) else None
     return Certified(good, proven, bad, bounds, calls + (bounds is not None))
 
 
-def _open(good: Tensor, bad: Tensor, settings: Settings) -> Tensor:
-    """Whose size may still grow."""
-    reached = good >= settings.largest
-    hopeless = (good == 0) & (bad <= settings.least)
-    close = (good > 0) & (bad <= good * (1 + settings.tolerance))
-    return ~(reached | hopeless | close)
+@dataclass
+class _Ends:
+    """Per sample: the largest proven and the smallest failed size, the margins there (scaled), which end moved last."""
 
+    good: Tensor
+    bad: Tensor
+    above: Tensor
+    below: Tensor
+    moved: Tensor
 
-def _next(good: Tensor, bad: Tensor, above: Tensor, below: Tensor, settings: Settings) -> Tensor:
-    """The size to try: outward while there is no failure, inward while there is no proof, then between."""
-    grown = (2 * good).clamp(max=settings.largest)
-    shrunk = (bad / 4).clamp(min=settings.least)
-    share = above / (above - below)  # where the line through both margins meets 0
-    share = torch.where(share.isfinite(), share, 0.5).clamp(_EDGE, 1 - _EDGE)
-    between = good + share * (bad - good)
-    return torch.where(bad.isinf(), grown, torch.where(good == 0, shrunk, between))
+    @staticmethod
+    def of(centre: Tensor) -> _Ends:
+        """Nothing proven, nothing failed; the margins at x₀ stand at size 0."""
+        zero = torch.zeros_like(centre)
+        return _Ends(zero.clone(), torch.full_like(zero, torch.inf), centre, zero.clone(), zero.clone())
+
+    def update(self, index: Tensor, size: Tensor, margin: Tensor) -> None:
+        """Margins at these sizes. NaN proves nothing."""
+        held = margin > 0
+        for rows, sign, end, value, other in (
+            (index[held], 1.0, self.good, self.above, self.below),
+            (index[~held], -1.0, self.bad, self.below, self.above),
+        ):
+            new = margin[held if sign > 0 else ~held]
+            factor = 1 - new / value[rows]
+            factor = torch.where(factor.isfinite() & (factor > 0), factor, 0.5)
+            stays = self.moved[rows] == sign  # the other end stays for the second time
+            other[rows] = torch.where(stays, other[rows] * factor, other[rows])
+            end[rows], value[rows], self.moved[rows] = size[held if sign > 0 else ~held], new, sign
+
+    def open(self, settings: Settings) -> Tensor:
+        """Whose size may still grow."""
+        reached = self.good >= settings.largest
+        hopeless = (self.good == 0) & (self.bad <= settings.least)
+        close = (self.good > 0) & (self.bad <= self.good * (1 + settings.tolerance))
+        return ~(reached | hopeless | close)
+
+    def next(self, settings: Settings) -> Tensor:
+        """The size to try: outward while there is no failure, then between."""
+        grown = torch.where(self.good == 0, settings.start, (2 * self.good).clamp(max=settings.largest))
+        share = self.above / (self.above - self.below)  # where the line through both margins meets 0
+        share = torch.where(share.isfinite(), share, 0.5)
+        edge = 1 + _NEAR * settings.tolerance
+        # a failure at good · edge, or a proof at bad / edge, ends the search
+        between = self.good + share * (self.bad - self.good)
+        between = torch.minimum(torch.maximum(between, self.good * edge), self.bad / edge)
+        # far apart, margins are nothing like straight: quarter, or take the geometric mean
+        far = torch.where(self.good == 0, torch.maximum(between, self.bad / 4), (self.good * self.bad).sqrt())
+        between = torch.where(self.bad > 2 * self.good, far, between)
+        return torch.where(self.bad.isinf(), grown, between.clamp(min=settings.least))
 
 
 @dataclass(frozen=True)
@@ -123,6 +154,12 @@ class _Search:
         """Of some samples, each at its own size."""
         at = index.to(self.x.device)
         return self.method(self.graph, self.set.resized(size), self.x[at], self.C[at])
+
+    def centre(self) -> Tensor:
+        """Margins at x₀: those of size 0, which prove nothing but that the search is worth while."""
+        with torch.no_grad():
+            values = torch.einsum("bmk,bk->bm", self.C, self.graph(self.x))
+        return values.amin(1).double().cpu()
 
     def margin(self, index: Tensor, size: Tensor) -> Tensor:
         """The smallest row of each sample, float64 on the CPU."""
