@@ -67,7 +67,7 @@ def value(tree, point: dict[str, Fraction]):
     return all(order[head](a, b) for a, b in pairwise(parts))
 
 
-def reached(forest: list, x: list[float], z: list[float]) -> bool:
+def reached(forest: list, x: list[float] | list[Fraction], z: list[float]) -> bool:
     """Whether all assertions hold at (x, z)."""
     point = {f"X_{i}": Fraction(v) for i, v in enumerate(x)} | {f"Y_{i}": Fraction(v) for i, v in enumerate(z)}
     return all(value(form[1], point) for form in forest if form[0] == "assert")
@@ -83,10 +83,19 @@ def answers(specification, x: list[float], z: list[float]) -> tuple[bool, bool]:
 
 
 def sandwiched(text: str, x: list[float], z: list[float]) -> None:
-    """witness admitted  ⟹  the file holds there  ⟹  a proof would have had to exclude it."""
-    witness, covered = answers(parse(text), x, z)
-    truth = reached(trees(text), x, z)
-    assert not witness or truth
+    """witness admitted  ⟹  the file holds there  ⟹  a proof would have had to exclude it.
+
+    Where no float64 lies between two limits, the witness is the float64 nearest to them: the file then holds at the
+    decimal that this float64 is written as.
+    """
+    specification = parse(text)
+    witness, covered = answers(specification, x, z)
+    forest = trees(text)
+    truth = reached(forest, x, z)
+    ends = [q.witness_box for q in specification.queries]
+    pinned = [any(bool(low[i] == high[i]) for low, high in ends) for i in range(len(x))]
+    meant = [Fraction(repr(v)) if fixed else Fraction(v) for v, fixed in zip(x, pinned, strict=True)]
+    assert not witness or truth or reached(forest, meant, z)
     assert not truth or covered
 
 

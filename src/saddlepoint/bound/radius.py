@@ -3,9 +3,9 @@
     r = max { s : lower bound of ⟨C, f⟩ over S_s(x₀) > 0 in every row }   ≤   the true radius
 
 S_s is nested in s, so the proof at one size holds at every smaller one, and any size proven is a lower bound of the
-true radius, whatever the method does elsewhere. Search: double from `start` while sizes are proven, or quarter
-until one is; geometric means until the ends are within a factor of 2; then the next size is where the straight line
-through the two known margins crosses 0 (at size 0 the margin is the network's own), or just so far from the ends that the
+true radius, whatever the method does elsewhere. Search: double from `start` while sizes are proven, or quarter until
+one is; geometric means until the ends are within a factor of 2; then the next size is where the straight line through
+the two known margins crosses 0 (at size 0 the margin is the network's own), or just so far from the ends that the
 answer there can end the search. Where one end stays twice, its margin is scaled down (Anderson and Björck 1973), as
 margins bend away steeply beyond the radius. It ends where the two sizes differ by `tolerance`. All samples share each
 call; those that are done drop out, those wrong at x₀ never come in.
