@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlepoint.check.certificate_bounds import Bounder, Domains, Ground
+from saddlepoint.check.certificate_bounds import Bounder, Ground, Sets
 from saddlepoint.check.certificate_tree import forest
 from saddlepoint.check.proofs_forward import Enclosure
 from saddlepoint.check.proofs_lines import U
@@ -140,7 +140,7 @@ class _Check:
         low, high = (torch.stack(side).index_select(0, place) for side in zip(*pairs, strict=True))
         return low, high
 
-    def _keep(self, batch: Tensor, domains: Domains) -> None:
+    def _keep(self, batch: Tensor, domains: Sets) -> None:
         self._tick()
         for row, s in enumerate(batch.tolist()):
             if int(self.heirs[s]):
@@ -152,7 +152,7 @@ class _Check:
             if not int(self.heirs[b]):
                 self.kept.pop(b, None)  # its last heir has what it needs
 
-    def _lines(self, batch: Tensor, domains: Domains, passed: Tensor, margin: Tensor) -> None:
+    def _lines(self, batch: Tensor, domains: Sets, passed: Tensor, margin: Tensor) -> None:
         """All lines of a batch of sets, and their leaves."""
         owner = torch.full((len(self.certificate.sets.node),), -1, dtype=torch.int64)
         owner[batch] = torch.arange(len(batch))

@@ -32,7 +32,7 @@ Base = Callable[[Tensor, str], Enclosure | None]  # bounds of a value by the bas
 
 
 @dataclass(frozen=True)
-class Domains:
+class Sets:
     """A batch of bound sets: values (b, *shape) by name, charges of the linear nodes, and which domains are empty."""
 
     values: dict[str, Enclosure]
@@ -73,7 +73,7 @@ class Bounder:
         """Values that nonlinear nodes read: what heirs of a set take over."""
         return frozenset(n for node in self.graph.nodes if not isinstance(node.op, LinearOp) for n in node.inputs)
 
-    def sets(self, index: Tensor, base: Base) -> Domains:
+    def sets(self, index: Tensor, base: Base) -> Sets:
         """The bound sets of these numbers, all of one effort."""
         stated = self.certificate.sets
         node = stated.node.long()[index]
@@ -104,9 +104,9 @@ class Bounder:
             if known is not None:
                 low, high = torch.maximum(low, known[0]), torch.minimum(high, known[1])
             values[at.name] = self._cut(low, high, splits, self.number[at.name], empty)
-        return Domains(values, charges, empty)
+        return Sets(values, charges, empty)
 
-    def lines(self, index: Tensor, domains: Domains, place: Tensor) -> Ground:
+    def lines(self, index: Tensor, domains: Sets, place: Tensor) -> Ground:
         """These lines, pulled back to the input; `place` says which row of `domains` is each line's set."""
         stated = self.certificate.lines
         node = stated.node.long()[index]
