@@ -59,14 +59,15 @@ def worst_points(
     x: Float[Tensor, "b *shape"],
     y: Int64[Tensor, " b"],
     draws: Draws,
+    start: Tensor | None = None,
 ) -> Float[Tensor, "b *shape"]:
-    """The highest-loss points that projected ascent from a random start visits, x itself included.
+    """The highest-loss points that projected ascent visits, x itself included; from a random start if none is given.
 
     Only input gradients are asked for; the flags of `net` are the caller's business. steps + 2 forwards.
     """
     with torch.no_grad():
         best, highest = x.clone(), search.loss(net(x), y)
-        z = search.set.sample(x, draws)
+        z = search.set.sample(x, draws) if start is None else start
     for step in range(search.steps + 1):
         last = step == search.steps
         with torch.set_grad_enabled(not last):
@@ -79,16 +80,23 @@ def worst_points(
             best = torch.where(per_row(higher, x), points, best)
         if not last:
             (gradient,) = torch.autograd.grad(values.sum(), z)
-            z = _ascend(search, x, z.detach(), gradient)
+            z = ascend(search, x, z.detach(), gradient)
     return best
 
 
-def _ascend(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
+def ascend(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
     """One step of length η sizes along the set's steepest direction, back onto S(x)."""
     ball = search.set
     # parameters are centred at 0, so their lmo is a direction already; a point's lmo is taken in the set around it
     direction = ball.lmo(x, gradient) if ball.parametric else ball.lmo(z, gradient) - z
     return ball.project(x, z + _TRAVEL / search.steps * direction)
+
+
+def shrunk(ball: PerturbationSet, fraction: Fraction) -> PerturbationSet:
+    """The set at `fraction` of its size."""
+    if fraction == 1:
+        return ball
+    return ball.resized(ball.size * float(fraction) if isinstance(ball.size, Tensor) else ball.size * fraction)
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,28 @@ class Adversarial:
 
     def at(self, fraction: Fraction) -> Adversarial:
         """With the set at `fraction` of its size."""
-        size = self.set.size
-        smaller = size * float(fraction) if isinstance(size, Tensor) else size * fraction
-        return self if fraction == 1 else replace(self, set=self.set.resized(smaller))
+        return replace(self, set=shrunk(self.set, fraction))
+
+    def points(
+        self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
+    ) -> Float[Tensor, "b *shape"]:
+        """Where the loss is taken; no gradient flows through the search."""
+        with mode(net, self.inner == "train"):
+            return worst_points(net, Search(self.set, self.steps), x, y, draws)
+
+    def loss(
+        self,
+        net: nn.Module,
+        x: Float[Tensor, "b *shape"],
+        points: Float[Tensor, "b *shape"],
+        y: Int64[Tensor, " b"],
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy at given points."""
+        del x
+        return functional.cross_entropy(net(points), y)
 
     def __call__(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy at the worst points; no gradient flows through the search."""
-        with mode(net, self.inner == "train"):
-            points = worst_points(net, Search(self.set, self.steps), x, y, draws)
-        return functional.cross_entropy(net(points), y)
+        """Mean cross-entropy at the worst points."""
+        return self.loss(net, x, self.points(net, x, y, draws), y)
