@@ -24,6 +24,7 @@ from saddlepoint.core.digests import canonical_json
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_FORKS = 1 << 31  # the first stream that keys of forks are made of
 
 
 def row_keys(seed: int, ids: Sequence[str], method: str, restart: int = 0) -> Int64[Tensor, " b"]:
@@ -67,6 +68,11 @@ class Draws:
     def take(self, index: Tensor) -> Draws:
         """The draws of the chosen rows."""
         return Draws(self.keys[index])
+
+    def fork(self, number: int) -> Draws:
+        """Draws of their own for the same rows: those of different numbers, and this one's, are independent."""
+        high, low = self.integers((2,), 1 << 31, stream=_FORKS + number).unbind(1)
+        return Draws((high << 31) | low)
 
     def _words(self, count: int, stream: int) -> Tensor:
         """(b, count) independent 32-bit words as int64."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,6 +29,7 @@ from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import PerturbationSet
+from saddlepoint.training.checks import check
 from saddlepoint.training.state import mode
 
 _TRAVEL = 2.5  # sizes of the set that all steps together could cross (Madry et al.: 2.5 ε / steps)
@@ -111,7 +112,10 @@ class Adversarial:
     steps: int = 7
     inner: Literal["eval", "train"] = "eval"
 
-    def at(self, fraction: Fraction) -> Adversarial:
+    def __post_init__(self) -> None:
+        check("steps", self.steps, 1)
+
+    def at(self, fraction: Fraction) -> Self:
         """With the set at `fraction` of its size."""
         return replace(self, set=shrunk(self.set, fraction))
 

@@ -26,15 +26,15 @@ class Attacked(Protocol):
 
     def points(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
-    ) -> Float[Tensor, "b *shape"]:
-        """The points found, as constants."""
+    ) -> Float[Tensor, "n *shape"]:
+        """The points found, as constants: one a row, or several for every row."""
         ...
 
     def loss(
         self,
         net: nn.Module,
         x: Float[Tensor, "b *shape"],
-        points: Float[Tensor, "b *shape"],
+        points: Float[Tensor, "n *shape"],
         y: Int64[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         """Mean loss of the batch, differentiable by the weights."""
