@@ -64,7 +64,8 @@ class WongKolter:
 def share(low: Tensor, high: Tensor) -> Tensor:
     """u / (u − l) where l < 0 < u, else 0 or 1: the diagonal of D."""
     unstable = (low < 0) & (high > 0)
-    return torch.where(unstable, high / (high - low), (low >= 0).to(low))
+    width = torch.where(unstable, high - low, 1.0)  # 0/0 elsewhere would become NaN in gradients by the weights
+    return torch.where(unstable, high / width, (low >= 0).to(low))
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ class Dual:
         return dual
 
     def tightened(self, source: str, known: Interval2) -> Interval2:
-        """l, u of a value: one row per entry, cut with what is known."""
+        """l, u of a value: one row per entry, cut with what is known. A linear map of a box is known exactly."""
         if source == self.graph.input:
+            return known
+        node = self.graph.node(source)
+        if self.region.boxed and isinstance(node.op, LinearOp) and node.inputs == (self.graph.input,):
             return known
         shape, b = self.graph.shape(source), len(self.region.x)
         count = int(torch.Size(shape).numel())

@@ -34,6 +34,11 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
     Raises UnsupportedOperator (it names operator and layer), UnsupportedModel (data-dependent control flow, several
     inputs or outputs, samples that influence each other), ImporterDisagreement.
     """
+    return capture_with_state(module, example)[0]
+
+
+def capture_with_state(module: nn.Module, example: Tensor) -> tuple[Graph, dict[str, Tensor]]:
+    """As `capture`; also the captured state by its names in the module, whose memory the graph's tensors share."""
     batch = (torch.cat([example] * 3)[: max(2, example.shape[0])]).detach()
     twin = _evaluating_copy(module)
     points = _points(batch)
@@ -60,7 +65,7 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
     with torch.no_grad():
         compare(graph(points), expected, "the module")
         compare(graph(points[:1]), twin(points[:1]), "the module")
-    return graph
+    return graph, {name: torch.as_tensor(tensor).detach() for name, tensor in exported.state_dict.items()}
 
 
 def graph_of(exported: ExportedProgram) -> Graph:

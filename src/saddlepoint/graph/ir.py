@@ -78,6 +78,14 @@ class Graph:
         """The graph in another floating type (`torch.float64`) or on another device (`"cuda"`)."""
         return replace(self, nodes=tuple(replace(n, op=n.op.to(target)) for n in self.nodes))
 
+    def detached(self) -> Graph:
+        """The graph with its tensors out of any computation of gradients."""
+        nodes = []
+        for n in self.nodes:
+            held = {field: tensor.detach() for field, tensor in n.op.tensors().items()}
+            nodes.append(replace(n, op=replace(n.op, **held)) if held else n)  # type: ignore[type-var]
+        return replace(self, nodes=tuple(nodes))
+
     def node(self, name: str) -> Node:
         """The node of that name."""
         if name not in self._index or name == self.input:

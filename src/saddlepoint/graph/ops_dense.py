@@ -155,6 +155,8 @@ class BatchNorm(LinearOp):
     epsilon: float = 1e-5
 
     def __call__(self, *xs: Tensor) -> Tensor:
+        if self.mean.requires_grad:  # statistics of a batch in training, which torch's kernel takes as constants
+            return super().__call__(*xs)
         return F.batch_norm(xs[0], self.mean, self.variance, self.weight, self.bias, False, 0.0, self.epsilon)
 
     @property

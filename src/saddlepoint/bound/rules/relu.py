@@ -42,7 +42,8 @@ class ReluRule:
         free = self.choose(op, lower, upper) if choice is None else choice
         stable_slope = torch.where(lower >= 0, 1.0, s).to(lower)
         unstable = self.loose(op, lower, upper)
-        chord = (upper - s * lower) / (upper - lower)
+        # a width of 1 where it is not read: 0/0 there would become NaN in gradients by the weights
+        chord = (upper - s * lower) / torch.where(unstable, upper - lower, 1.0)
         return Elementwise(
             lower_slope=torch.where(unstable, s + (1 - s) * free.to(lower), stable_slope),
             lower_constant=None,
