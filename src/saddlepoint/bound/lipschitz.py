@@ -6,11 +6,14 @@ L(x) = 1, L(W₁ v₁ + W₂ v₂ + b) ≤ ‖W₁‖ L(v₁) + ‖W₂‖ L(v�
 stands behind the last nonlinear node is multiplied into c first, and |⟨a, v⟩ − ⟨a, v'⟩| ≤ ‖a‖_q L(v) ‖x − x'‖_p with
 1/p + 1/q = 1 (Szegedy et al. 2014, §4.3; the margins' own rows: Tsuzuku et al. 2018, Lipschitz-margin training, §3).
 
+Sorted pairs (GroupSort) count as one operator with the constant 1 (sorting.py).
+
 Operator norms, all from above: ‖W‖_∞ = max of |W| 1, ‖W‖₁ = max of |W|ᵀ 1, exactly; ‖W‖₂ by the least of
 - √(‖W‖₁ ‖W‖_∞)                                            exact for diagonal maps and copies
 - Gram iteration (Delattre et al., ICML 2023):  ‖W‖₂ ≤ ‖W_t‖_F^(1/2^t),  W_{i+1} = W_iᵀ W_i,  on the matrix itself where
   it is small; a convolution's zero padding makes it a part of the circular one on a larger torus, which the Fourier
-  transform makes block diagonal: the largest Gram bound of a frequency (Sedghi et al. 2019; stride only selects rows).
+  transform makes block diagonal: the largest Gram bound of a frequency (Sedghi et al. 2019; stride only selects rows)
+- a convolution as W on every window: ‖W‖₂ √(windows that share an entry)
 Rounding: fl(WᵀW) is off by γ_n ‖W‖_F² in norm, which is added at each squaring; all else is inflated by 1e-9.
 
 Cost: one forward per sample; the constant is the graph's own and computed once per call. Loose for deep networks.
@@ -30,6 +33,7 @@ from saddlepoint.bound.backward import Lines, Walker
 from saddlepoint.bound.base import Bounds, Proof, never_certify, specification
 from saddlepoint.bound.interval import region_of
 from saddlepoint.bound.rows import Rows
+from saddlepoint.bound.sorting import SortedPairs, join_sorted_pairs
 from saddlepoint.core.arithmetic import gamma
 from saddlepoint.core.errors import UnsupportedOperator
 from saddlepoint.geometry.base import PerturbationSet
@@ -92,6 +96,7 @@ class Lipschitz:
 def margin_constants(graph: Graph, C: Float[Tensor, "b m k"]) -> Float[Tensor, "b m 3"]:
     """L_p of every row ⟨C, f⟩ for p = 1, 2, ∞, the linear tail multiplied out."""
     b, m, k = C.shape
+    graph = join_sorted_pairs(graph)
     constants = _Constants(graph)
     start = Rows(C.reshape(b * m, k), graph.output_shape)
     lines = Walker(graph).shared(Lines({graph.output: start}, C.new_zeros(b * m)))
@@ -127,7 +132,7 @@ class _Constants:
 def _steepest(node: Node, shape: Shape) -> Constants:
     """How much a nonlinear operator stretches at most."""
     op = node.op
-    if isinstance(op, (Relu, Clip, Abs, Tanh)):
+    if isinstance(op, (Relu, Clip, Abs, Tanh, SortedPairs)):
         return 1.0, 1.0, 1.0
     if isinstance(op, Sigmoid):
         return 0.25, 0.25, 0.25
@@ -141,7 +146,7 @@ def _steepest(node: Node, shape: Shape) -> Constants:
         return float(shared), math.sqrt(shared), 1.0
     raise UnsupportedOperator(
         f"no Lipschitz constant for operator {op.kind} (node {node.name!r}).",
-        "There are constants for linear operators, ReLU, LeakyReLU, Clip, Abs, Sigmoid, Tanh and max pooling.",
+        "There are constants for linear operators, ReLU, LeakyReLU, Clip, Abs, Sigmoid, Tanh, max pools, sorted pairs.",
     )
 
 
@@ -159,7 +164,21 @@ def operator_norms(op: LinearOp, in_shapes: tuple[Shape, ...]) -> list[Constants
 
 
 def _spectral(op: LinearOp, in_shapes: tuple[Shape, ...], k: int) -> float:
-    """A bound of ‖W_k‖₂ by Gram iteration; ∞ where none is cheap."""
+    """A bound of ‖W_k‖₂; ∞ where none is cheap."""
+    patches = _patches(op) if isinstance(op, Conv2d) else math.inf
+    return min(patches, _whole(op, in_shapes, k))
+
+
+def _patches(op: Conv2d) -> float:
+    """‖W‖ on one window times √(how many windows share an entry): exact where windows do not overlap."""
+    groups = op.weight.double().flatten(1).unflatten(0, (op.groups, -1))
+    steps = [s // math.gcd(s, d) for s, d in zip(op.stride, op.dilation, strict=True)]
+    shared = math.prod(-(-w // step) for w, step in zip(op.weight.shape[2:], steps, strict=True))
+    return gram(groups) * math.sqrt(shared) * UP
+
+
+def _whole(op: LinearOp, in_shapes: tuple[Shape, ...], k: int) -> float:
+    """By Gram iteration on the matrix, or on its frequencies."""
     size = math.prod(in_shapes[k])
     if isinstance(op, Linear):
         return gram(op.weight.double())
@@ -199,7 +218,8 @@ def gram(matrix: Tensor) -> float:
         # ‖fl(aᴴa) − aᴴa‖₂ ≤ γ_n ‖a‖_F² ≤ γ_n; complex products round a few times more
         errors.append(4 * gamma(4 * a.shape[1]))
         a = a.mH @ a
-    bound = torch.linalg.matrix_norm(a) * UP
+    # the Frobenius norm is near where one singular value leads, the row sums where all are alike (orthogonal layers)
+    bound = torch.minimum(torch.linalg.matrix_norm(a), a.abs().sum(-1).amax(-1)) * UP
     for scale, error in zip(reversed(scales), reversed(errors), strict=True):
         bound = scale * torch.sqrt(bound + error) * (1 + 1e-15)  # ‖a‖₂² = ‖aᴴa‖₂
     return float(bound.amax()) * UP

@@ -9,6 +9,7 @@ from saddlepoint.training.gaussian import GaussianAugmentation as GaussianAugmen
 from saddlepoint.training.input_gradient import GradientPenalty as GradientPenalty
 from saddlepoint.training.jacobian import JacobianPenalty as JacobianPenalty
 from saddlepoint.training.label_smoothing import LabelSmoothing as LabelSmoothing
+from saddlepoint.training.lipschitz_margin import LipschitzMargin as LipschitzMargin
 from saddlepoint.training.logit_pairing import ALP as ALP
 from saddlepoint.training.loop import Trained as Trained
 from saddlepoint.training.loop import Trainer as Trainer

@@ -16,6 +16,7 @@ from saddlepoint.adapters.architectures.convolutional import (
     lenet5,
     two_convolutions,
 )
+from saddlepoint.adapters.architectures.lipschitz import lipschitz_s
 from saddlepoint.adapters.architectures.mlp import mlp_named, mlp_positional
 from saddlepoint.adapters.architectures.mobilenet import mobilenet_v1
 from saddlepoint.adapters.architectures.residual import resnet_2b, resnet_4b, resnet_cifar
@@ -44,6 +45,7 @@ def _registry() -> dict[str, Entry]:
     entries = {
         "cnn-s": Entry(cnn_s, _MNIST),
         "lenet5": Entry(lenet5, _MNIST),
+        "lipschitz-s": Entry(lipschitz_s, _MNIST),
         "mlp-300-100": Entry(lambda s, k: mlp_named(s, k, (300, 100)), _MNIST),
         "mlp-6x100": Entry(lambda s, k: mlp_positional(s, k, (100,) * 5), _MNIST),
         "wk17": Entry(lambda s, k: two_convolutions(s, k, (16, 32), padding=1), _MNIST),
