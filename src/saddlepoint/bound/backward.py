@@ -20,13 +20,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from saddlepoint.bound.rows import Rows, Shape, pull_linear
+from saddlepoint.bound.rows import Rows, Shape, inner, pull_linear
 from saddlepoint.bound.rules import Relaxation
 from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
-
-FIRST = 64  # rows of a first chunk, enough to learn how wide they get
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,11 @@ class Lines:
         """Some rows, repetitions allowed."""
         taken = {name: rows.take(index) for name, rows in self.rows.items()}
         return Lines(taken, self.constant.index_select(0, index))
+
+    def signed(self, sign: Tensor) -> Lines:
+        """Every row times its sign (r,)."""
+        rows = {name: r.scaled(sign) for name, r in self.rows.items()}
+        return Lines(rows, self.constant * sign)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,8 @@ class Region:
     def minimum(self, rows: Rows, owner: Tensor) -> Tensor:
         """min over S(x of the row's sample) of ⟨a, x⟩ = −support(−a), (r,)."""
         if self.boxed or self.set is None:
-            low, high = (rows.window(t).index_select(0, owner).flatten(1) for t in (self.lower, self.upper))
-            a = rows.a.flatten(1)
-            return torch.einsum("rn,rn->r", a, torch.where(a > 0, low, high))
+            low, high = (rows.gather(t, owner) for t in (self.lower, self.upper))
+            return inner(rows.a, torch.where(rows.a > 0, low, high))
         mine = self.set.rows(owner)
         return -mine.support(self.x.index_select(0, owner), -rows.full().unsqueeze(1)).squeeze(1)
 
@@ -80,7 +82,7 @@ class Walker:
     """
 
     graph: Graph
-    memory: int = 1 << 25
+    memory: int = 1 << 24
     deadline: float = math.inf
 
     @cached_property
@@ -120,20 +122,23 @@ class Walker:
         owner: Tensor,
         relaxations: Mapping[str, Relaxation],
         region: Region,
+        sign: Tensor | None = None,
     ) -> Tensor:
-        """Lower bounds (r,) of the rows lines[place] over S(x) of the samples `owner`, both (r,).
+        """Lower bounds (r,) of the rows lines[place], times `sign` if given, over S(x) of the samples `owner`, all (r,).
 
         Rows go in chunks. A row needs about six arrays of its widest window at once (coefficients, signs,
-        gathered slopes, results); how wide that is, the first few rows tell.
+        gathered slopes, results); how wide that is, the first chunk tells.
         """
         item = 6 * lines.constant.element_size()
-        room = min(FIRST, max(1, self.memory // (item * widest(self.graph))))
+        room = max(1, self.memory // (item * widest(self.graph)))
         bounds, start = [lines.constant[:0]], 0
         while start < len(place):
             if time.monotonic() > self.deadline:
                 raise OutOfTime
             mine = owner[start : start + room]
-            rows, constant, width = self._walk(lines.take(place[start : start + room]), relaxations, mine)
+            taken = lines.take(place[start : start + room])
+            taken = taken if sign is None else taken.signed(sign[start : start + room])
+            rows, constant, width = self._walk(taken, relaxations, mine)
             bounds.append(region.minimum(rows, mine) + constant)
             start, room = start + room, max(1, self.memory // (item * width))
         return torch.cat(bounds)

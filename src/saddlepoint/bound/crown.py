@@ -42,7 +42,7 @@ class CROWN:
     intermediate: Literal["backward", "interval"] = "backward"
     stop_above: float | None = 0.0
     upper: bool = False
-    memory: int = 1 << 25
+    memory: int = 1 << 24
 
     @property
     def name(self) -> str:
@@ -62,13 +62,12 @@ class CROWN:
             wanted = specification(graph, x, C)
             search = _Search(self, Walker(graph, self.memory))
             region = region_of(set, x)
+            backward = self.intermediate == "backward"
+            if backward and (self.stop_above is None or self.upper):
+                return search.bound(region, wanted, refine=True)
             found = search.bound(region, wanted, refine=False)
-            if self.intermediate == "interval":
-                return found
-            undecided = torch.arange(len(x), device=x.device)
-            if self.stop_above is not None and not self.upper:
-                undecided = (~(found.lower > self.stop_above).all(1)).nonzero().flatten()
-            if len(undecided) == 0:
+            undecided = (~(found.lower > (self.stop_above or 0.0)).all(1)).nonzero().flatten()
+            if not backward or len(undecided) == 0:
                 return found
             finer = search.bound(region.take(undecided), wanted.index_select(0, undecided), refine=True)
             return _merge(found, finer, undecided)

@@ -6,9 +6,8 @@ two rows (neuron and its negative), pulled back to the input; the better of both
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +21,7 @@ from saddlepoint.bound.rules.ramp import ramp
 from saddlepoint.graph.ir import Node
 from saddlepoint.graph.ops import LinearOp
 
-TILES = 8  # a node of H × W places is cut into at most TILES² tiles, whose rows share one window
-WORTH = 64  # rows that make a tile worth its own walk
+TOGETHER = 512  # loose neurons up to which both their bounds are walked at once: fewer, larger steps
 
 Choose = Callable[[Rule, Any, Tensor, Tensor], Tensor | None]
 
@@ -90,36 +88,48 @@ class Encloser:
         a ReLU; then, where it did not, the other one. The better of old and new stays."""
         source = node.inputs[0]
         shape = self.walker.graph.shape(source)
-        lower, upper = (t.flatten(1).clone() for t in values[source])
-        raise_lower = upper >= -lower
-        for turn in (raise_lower, ~raise_lower):
-            loose = rule.loose(node.op, *values[source])
-            for samples, neurons in _tiles(loose, shape):
-                distinct, place = torch.unique(neurons, return_inverse=True)
-                hot = one_hot(distinct, shape, lower)
-                both = replace(hot, a=torch.cat([hot.a, -hot.a]))
-                raising = turn[samples, neurons]
-                lines = self.walker.shared(Lines({source: both}, lower.new_zeros(2 * len(distinct))))
-                place = torch.where(raising, place, place + len(distinct))
-                found = self.walker.minimum(lines, place, samples, relaxations, region)
-                # neuron ≥ min of itself, neuron ≤ −min of its negative; a comparison with NaN is false
-                low, high = lower[samples, neurons], upper[samples, neurons]
-                lower[samples, neurons] = torch.where(raising & (found > low), found, low)
-                upper[samples, neurons] = torch.where(~raising & (-found < high), -found, high)
-            values[source] = (lower.view(-1, *shape), upper.view(-1, *shape))
+        first = torch.where(values[source][1] >= -values[source][0], 1.0, -1.0).to(values[source][0]).flatten(1)
 
+        def loose() -> Tensor:
+            return rule.loose(node.op, *values[source]).flatten(1)
 
-def _tiles(loose: Tensor, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """(sample, neuron) pairs of the loose neurons, grouped by the tile of H × W that they lie in."""
-    samples, neurons = loose.flatten(1).nonzero(as_tuple=True)
-    if len(shape) != 3:
-        return [(samples, neurons)] if len(samples) else []
-    height, width = shape[1:]
-    per_side = min(TILES, max(1, math.isqrt(len(samples) // WORTH)))
-    place = neurons % (height * width)
-    row, column = (place // width) * per_side // height, (place % width) * per_side // width
-    tile = row * per_side + column
-    order = torch.argsort(tile, stable=True)
-    sizes = torch.bincount(tile).tolist()
-    groups = zip(samples[order].split(sizes), neurons[order].split(sizes), strict=True)
-    return [(s, n) for s, n in groups if len(s)]
+        def minimum(pairs: Tensor, sign: Tensor) -> Tensor:
+            return self._minimum(source, pairs.nonzero(as_tuple=True), sign[pairs], (relaxations, region))
+
+        def improve(pairs: Tensor, sign: Tensor, found: Tensor) -> None:
+            # neuron ≥ min of itself, neuron ≤ −min of its negative; a comparison with NaN is false
+            low, high = (t.flatten(1).clone() for t in values[source])
+            rise, old_low, old_high = sign[pairs] > 0, low[pairs], high[pairs]
+            low[pairs] = torch.where(rise & (found > old_low), found, old_low)
+            high[pairs] = torch.where(~rise & (-found < old_high), -found, old_high)
+            values[source] = (low.view(-1, *shape), high.view(-1, *shape))
+
+        pairs = loose()
+        count = int(pairs.sum())
+        if count == 0:
+            return
+        if count > TOGETHER:
+            improve(pairs, first, minimum(pairs, first))
+            still = loose()
+            improve(still, -first, minimum(still, -first))
+            return
+        sample, neuron = pairs.nonzero(as_tuple=True)
+        signs = torch.cat([first[pairs], -first[pairs]])
+        both = self._minimum(source, (sample.repeat(2), neuron.repeat(2)), signs, (relaxations, region))
+        improve(pairs, first, both[:count])
+        still = loose() & pairs
+        improve(still, -first, both[count:][still[pairs]])
+
+    def _minimum(
+        self,
+        source: str,
+        pairs: tuple[Tensor, Tensor],
+        sign: Tensor,
+        known: tuple[dict[str, Relaxation], Region],
+    ) -> Tensor:
+        """Lower bounds (r,) of sign · neuron for pairs (sample, neuron) of one value."""
+        samples, neurons = pairs
+        distinct, place = torch.unique(neurons, return_inverse=True)
+        hot = one_hot(distinct, self.walker.graph.shape(source), sign)
+        lines = self.walker.shared(Lines({source: hot}, sign.new_zeros(len(distinct))))
+        return self.walker.minimum(lines, place, samples, *known, sign)

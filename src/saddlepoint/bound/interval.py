@@ -102,6 +102,6 @@ def tail(walker: Walker, region: Region, values: dict[str, Interval2], wanted: T
         if name == graph.input:
             lower = lower + region.minimum(rows, owner)
             continue
-        low, high = (rows.window(t).index_select(0, owner) for t in values[name])
+        low, high = (rows.gather(t, owner) for t in values[name])
         lower = lower + (rows.a * torch.where(rows.a > 0, low, high)).flatten(1).sum(1)
     return lower.view(b, m)

@@ -22,6 +22,8 @@ from saddlepoint.graph.ops_pairs import Differences, Join
 from saddlepoint.graph.ops_pool import Mean, Sum
 from saddlepoint.graph.ops_shape import Concat, Expand, Index, Permute, Reshape, Slice, UpsampleNearest
 
+FEW = 4  # channels, as an image has them
+
 
 @singledispatch
 def transpose(op: LinearOp, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
@@ -48,17 +50,50 @@ def _(op: Linear, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor
 def _(op: Conv2d, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
     # rows and columns of the input that the last stride did not reach
     extra = [
-        in_shapes[0][1 + i]
-        - (
-            (cotangent.shape[2 + i] - 1) * op.stride[i]
-            - 2 * op.padding[i]
-            + op.dilation[i] * (op.weight.shape[2 + i] - 1)
-            + 1
-        )
-        for i in range(2)
+        in_shapes[0][1 + i] + 2 * op.padding[i] - n for i, n in enumerate(_reach(op, tuple(cotangent.shape[2:])))
     ]
-    a = F.conv_transpose2d(cotangent, op.weight, None, op.stride, op.padding, extra, op.groups, op.dilation)
-    return (a,)
+    if not _grids_pay(op, cotangent):
+        a = F.conv_transpose2d(cotangent, op.weight, None, op.stride, op.padding, extra, op.groups, op.dilation)
+        return (a,)
+    (top, left), (height, width) = op.padding, in_shapes[0][1:]
+    a = _by_grids(op, cotangent, (max(extra[0], 0), max(extra[1], 0)))
+    return (a[:, :, top : top + height, left : left + width].contiguous(),)
+
+
+def spread(op: Conv2d, a: Tensor) -> Tensor:
+    """The transposed convolution of a (N, C, h, w) without padding: all that its outputs read, borders or not."""
+    if _grids_pay(op, a):
+        return _by_grids(op, a, (0, 0))
+    return F.conv_transpose2d(a, op.weight, None, op.stride, 0, 0, op.groups, op.dilation)
+
+
+def _reach(op: Conv2d, places: tuple[int, ...]) -> tuple[int, int]:
+    """How many rows and columns `places` outputs read."""
+    tall, wide = (
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(places, op.stride, op.dilation, op.weight.shape[2:], strict=True)
+    )
+    return tall, wide
+
+
+def _grids_pay(op: Conv2d, a: Tensor) -> bool:
+    """Few input channels and a stride: there the library's float32 routine is up to five times slower."""
+    few = op.groups == 1 and op.weight.shape[1] <= FEW and max(op.stride) > 1 and len(a) > FEW
+    return few and a.dtype == torch.float32 and a.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _by_grids(op: Conv2d, a: Tensor, extra: tuple[int, int]) -> Tensor:
+    """Every entry (i, j) of the kernel adds one product of matrices onto its own grid of places."""
+    (n, _, h, w), (channels, k, m) = a.shape, op.weight.shape[1:]
+    tall, wide = _reach(op, (h, w))
+    products = torch.matmul(op.weight.flatten(1).T, a.flatten(2)).view(n, channels, k, m, h, w)
+    canvas = a.new_zeros((n, channels, tall + extra[0], wide + extra[1]))
+    for i in range(k):
+        for j in range(m):
+            top, left = i * op.dilation[0], j * op.dilation[1]
+            bottom, right = top + (h - 1) * op.stride[0] + 1, left + (w - 1) * op.stride[1] + 1
+            canvas[:, :, top : bottom : op.stride[0], left : right : op.stride[1]] += products[:, :, i, j]
+    return canvas
 
 
 @transpose.register(BatchNorm)

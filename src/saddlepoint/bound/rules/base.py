@@ -9,13 +9,13 @@ Theorem 3.2, one layer at a time.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from saddlepoint.bound.rows import Rows
+from saddlepoint.bound.rows import Rows, inner
 
 
 @runtime_checkable
@@ -59,14 +59,13 @@ class Elementwise:
 
     def pull(self, rows: Rows, owner: Tensor) -> tuple[tuple[Rows, ...], Tensor]:
         def gather(t: Tensor) -> Tensor:
-            return rows.window(t).index_select(0, owner)
+            return rows.gather(t, owner)
 
         negative = rows.a.clamp_max(0)
         # ⟨A⁻, y⟩ ≥ ⟨A⁻, a_U x + b_U⟩
-        constant = torch.einsum("rn,rn->r", negative.flatten(1), gather(self.upper_constant).flatten(1))
+        constant = inner(negative, gather(self.upper_constant))
         # ⟨A⁺, y⟩ ≥ ⟨A⁺, a_L x + b_L⟩
         slope = torch.where(rows.a > 0, gather(self.lower_slope), gather(self.upper_slope))
         if self.lower_constant is not None:
-            positive = (rows.a - negative).flatten(1)
-            constant = constant + torch.einsum("rn,rn->r", positive, gather(self.lower_constant).flatten(1))
-        return (Rows(rows.a * slope, rows.shape, rows.corner),), constant
+            constant = constant + inner(rows.a - negative, gather(self.lower_constant))
+        return (replace(rows, a=rows.a * slope, clean=True),), constant  # beyond a border every slope is 0
