@@ -61,7 +61,9 @@ class Case:
     def differences(self, count: int) -> Tensor:
         """z_label − z_j, (count, 9, 10)."""
         eye = torch.eye(10)
-        return torch.stack([torch.stack([eye[y] - eye[j] for j in range(10) if j != y]) for y in self.y[:count].tolist()])
+        return torch.stack(
+            [torch.stack([eye[y] - eye[j] for j in range(10) if j != y]) for y in self.y[:count].tolist()]
+        )
 
 
 def cases() -> list[Case]:
@@ -138,7 +140,10 @@ def ours(case: Case, graph: Graph, count: int, method: str) -> Call:
 
 def measure(case: Case, count: int, method: str, repeats: int) -> dict[str, Any]:
     """One cell."""
-    calls = {"saddlepoint": ours(case, capture(case.net, case.x[:2]), count, method), "auto_LiRPA": lirpa(case, count, method)}
+    calls = {
+        "saddlepoint": ours(case, capture(case.net, case.x[:2]), count, method),
+        "auto_LiRPA": lirpa(case, count, method),
+    }
     bounds = {name: call() for name, call in calls.items()}  # and warm
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):

@@ -65,6 +65,9 @@ class Region:
         """min over S(x of the row's sample) of ⟨a, x⟩ = −support(−a), (r,)."""
         if self.boxed or self.set is None:
             low, high = (rows.gather(t, owner) for t in (self.lower, self.upper))
+            if len(low) == 1:
+                rising = rows.a.clamp_min(0)
+                return inner(rising, low) + inner(rows.a - rising, high)
             return inner(rows.a, torch.where(rows.a > 0, low, high))
         mine = self.set.rows(owner)
         return -mine.support(self.x.index_select(0, owner), -rows.full().unsqueeze(1)).squeeze(1)

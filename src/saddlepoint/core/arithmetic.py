@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from jaxtyping import Shaped
@@ -32,12 +33,14 @@ def exact(value: str | int | float | Fraction) -> Fraction:
         raise InputError(f"{value!r} is not a number.", 'Write 0.03, "8/255" or 3.') from error
 
 
+@lru_cache(maxsize=256)
 def float_below(value: Fraction, dtype: torch.dtype = torch.float64) -> float:
     """The largest number of `dtype` that is ≤ value."""
     nearest = _round(value, dtype)
     return nearest if Fraction(nearest) <= value else _neighbour(nearest, -math.inf, dtype)
 
 
+@lru_cache(maxsize=256)
 def float_above(value: Fraction, dtype: torch.dtype = torch.float64) -> float:
     """The smallest number of `dtype` that is ≥ value."""
     nearest = _round(value, dtype)

@@ -49,9 +49,7 @@ def _(op: Linear, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor
 @transpose.register
 def _(op: Conv2d, cotangent: Tensor, in_shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
     # rows and columns of the input that the last stride did not reach
-    extra = [
-        in_shapes[0][1 + i] + 2 * op.padding[i] - n for i, n in enumerate(_reach(op, tuple(cotangent.shape[2:])))
-    ]
+    extra = [in_shapes[0][1 + i] + 2 * op.padding[i] - n for i, n in enumerate(_reach(op, tuple(cotangent.shape[2:])))]
     if not _grids_pay(op, cotangent):
         a = F.conv_transpose2d(cotangent, op.weight, None, op.stride, op.padding, extra, op.groups, op.dilation)
         return (a,)
