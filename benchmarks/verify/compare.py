@@ -5,7 +5,7 @@
 
 The selection takes the first instance of every family of ../shared/data/vnnlib, then the second of every one, … up to
 60. One process for each tool and instance, one thread each, start-up included; the three tools follow one another on
-an instance, so that a busy moment of the machine meets all of them. A process that runs beyond its limit by 5 seconds
+an instance (files unpacked before the clock runs, for those who read no .gz), so that a busy moment of the machine meets all of them. A process that runs beyond its limit by 5 seconds
 is ended and counts as a timeout. A verdict that the known answers contradict counts as wrong, never as solved.
 PAR-2: mean seconds, twice the limit for what is not solved. A row is a file and is not measured twice.
 """
@@ -13,6 +13,7 @@ PAR-2: mean seconds, twice the limit for what is not solved. A row is a file and
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import re
@@ -43,11 +44,21 @@ def chosen(limit: float) -> list[Instance]:
     return [rows[k] for k in range(turns) for rows in families.values() if k < len(rows)][:COUNT]
 
 
+def plain(file: Path, folder: Path) -> str:
+    """The file itself, or an unpacked copy: the peers read no .gz."""
+    if file.suffix != ".gz":
+        return str(file)
+    copy = folder / file.stem
+    copy.write_bytes(gzip.decompress(file.read_bytes()))
+    return str(copy)
+
+
 def command(tool: str, instance: Instance, answer: Path) -> list[str]:
     """How the tool is asked, each by its documented interface."""
     net, spec, seconds = str(DATA / instance.onnx), str(DATA / instance.vnnlib), f"{instance.seconds:g}"
     if tool == "saddlepoint":
         return [sys.executable, "-m", "saddlepoint", "verify", net, spec, "--timeout", seconds, "--threads", "1"]
+    net, spec = (plain(DATA / name, answer.parent) for name in (instance.onnx, instance.vnnlib))
     if tool == "marabou":
         return [sys.executable, str(HERE / "peers" / "marabou.py"), net, spec, seconds]
     asked = ["--net", net, "--spec", spec, "--timeout", seconds, "--device", "cpu", "--result_file", str(answer)]
@@ -68,10 +79,11 @@ def measure(tool: str, instance: Instance) -> dict[str, Any]:
     """One process."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
+        asked = command(tool, instance, answer)
         begun = time.perf_counter()
         try:
             done = subprocess.run(
-                command(tool, instance, answer),
+                asked,
                 capture_output=True,
                 text=True,
                 check=False,

@@ -25,7 +25,7 @@ DENSE = 16  # how many times more products a dense matrix may take than a convol
 
 @dataclass(frozen=True)
 class Rows:
-    """Coefficients `a` (r, *window) of a node of shape `shape`; `corner` (r, 2) places windows of (C, H, W), None: whole.
+    """Coefficients `a` (r, *window) of a node of shape `shape`; `corner` (r, 2) places windows, None: whole.
 
     `clean`: entries of windows that hang over a border are 0 there. Where not, they stand for nothing and are ignored.
     """
