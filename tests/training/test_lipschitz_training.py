@@ -160,3 +160,5 @@ def test_layers_that_may_stretch_are_refused(digits) -> None:
         LipschitzMargin(sp.L2("0.3"))(build("cnn-s", (1, 8, 8), 10), digits.x, digits.y, draws)
     with pytest.raises(InputError):
         LipschitzMargin(sp.L2("0.3"), temperature=0.0)
+    with pytest.raises(InputError, match="certify no linf set"):
+        LipschitzMargin(sp.Linf("0.3"))

@@ -21,9 +21,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saddlepoint.core.errors import UnsupportedModel
+from saddlepoint.core.errors import InputError, UnsupportedModel
 from saddlepoint.core.rng import Draws
-from saddlepoint.geometry import L2
+from saddlepoint.geometry import L2, PerturbationSet
 from saddlepoint.training.adversarial import shrunk
 from saddlepoint.training.checks import check_above
 
@@ -32,16 +32,19 @@ from saddlepoint.training.checks import check_above
 class LipschitzMargin:
     """Cross-entropy of logits that are worse by what the ball of radius ε can do to them."""
 
-    set: L2
+    set: PerturbationSet
     temperature: float = 10.0
 
     def __post_init__(self) -> None:
         check_above("temperature", self.temperature)
+        if not isinstance(self.set, L2):
+            raise InputError(
+                f"margins of a network that is 1-Lipschitz in l2 certify no {self.set.kind} set.", "Give l2:0.5, say."
+            )
 
     def at(self, fraction: Fraction) -> LipschitzMargin:
         """With the set at `fraction` of its size."""
-        smaller = shrunk(self.set, fraction)
-        return replace(self, set=smaller)
+        return replace(self, set=shrunk(self.set, fraction))
 
     def __call__(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
