@@ -5,8 +5,9 @@
 
 The selection takes the first instance of every family of ../shared/data/vnnlib, then the second of every one, … up to
 60. One process for each tool and instance, one thread each, start-up included; the three tools follow one another on
-an instance (files unpacked before the clock runs, for those who read no .gz), so that a busy moment of the machine meets all of them. A process that runs beyond its limit by 5 seconds
-is ended and counts as a timeout. A verdict that the known answers contradict counts as wrong, never as solved.
+an instance, so that a busy moment of the machine meets all of them. The peers read no .gz: they get files unpacked
+before the clock runs. A process that runs beyond its limit by 5 seconds is ended and counts as a timeout. A verdict
+that the known answers contradict counts as wrong, never as solved.
 PAR-2: mean seconds, twice the limit for what is not solved. A row is a file and is not measured twice.
 """
 

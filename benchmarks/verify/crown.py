@@ -3,8 +3,8 @@
     PEERS/bin/python benchmarks/verify/crown.py [--repeats 7] [--threads 1]
                                                      (PEERS: sh benchmarks/verify/peers/install.sh PEERS)
 
-auto_LiRPA is the copy inside NeuralSAT 0.2.17. Test images that the network gets right, an ℓ∞ ball in the network's own
-input units, specification z_label − z_j for the nine others. Both sides have their graph ready before the clock runs and
+auto_LiRPA is the copy inside NeuralSAT 0.2.17. Test images that the network gets right, an ℓ∞ ball in the network's
+own input units, specification z_label − z_j for the nine others. Both sides have their graph ready before the clock and
 refine every intermediate bound that is not exact by backward passes. Rounds alternate; seconds are medians over rounds,
 ratios are taken within a round. Tightness: ours minus theirs per row over 1 + |theirs|; "as tight" is ≥ −1e-5 on the
 lowest row for CROWN, on the mean of rows for alpha-CROWN, whose optimum neither side reaches on every row.
@@ -30,8 +30,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE.parent / "peers"), str(HERE.parent / "attacks")]
+sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("peers", "attacks")]
 import stubs
 from reference import RESULTS, SHARED, machine
 

@@ -127,7 +127,7 @@ class Walker:
         region: Region,
         sign: Tensor | None = None,
     ) -> Tensor:
-        """Lower bounds (r,) of the rows lines[place], times `sign` if given, over S(x) of the samples `owner`, (r,) each.
+        """Lower bounds (r,) of the rows lines[place], times `sign` if given, over S(x) of samples `owner`, (r,) each.
 
         Rows go in chunks. A row needs about six arrays of its widest window at once (coefficients, signs,
         gathered slopes, results); how wide that is, the first chunk tells.
