@@ -15,6 +15,7 @@ from saddlepoint.bound.crown import CROWN as CROWN
 from saddlepoint.bound.interval import Interval as Interval
 
 if TYPE_CHECKING:
+    from saddlepoint.bound.alpha import AlphaCROWN as AlphaCROWN
     from saddlepoint.bound.lipschitz import Lipschitz as Lipschitz
     from saddlepoint.bound.lp import LP as LP
     from saddlepoint.bound.milp import MILP as MILP
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # public name -> the file that defines it
 _HOME = {
+    "AlphaCROWN": "alpha",
     "Certified": "radius",
     "LP": "lp",
     "Lipschitz": "lipschitz",

@@ -36,6 +36,7 @@ from saddlepoint.attack import (
 )
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
+from saddlepoint.bound.alpha import AlphaCROWN
 from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.bound.wong_kolter import WongKolter
@@ -70,6 +71,7 @@ METHODS: dict[str, type] = {
     "universal": Universal,
     "interval": Interval,
     "crown": CROWN,
+    "alpha-crown": AlphaCROWN,
     "complete": Complete,
     "wong-kolter": WongKolter,
     "smoothing": RandomizedSmoothing,

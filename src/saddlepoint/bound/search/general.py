@@ -65,13 +65,11 @@ class General:
 
 def general(task: Task, steps: int, deadline: float) -> tuple[Found, Recorder]:
     """Bounds at the root only: holds, or open with the best lower bound."""
-    recorder, walker = Recorder(), Walker(task.graph, deadline=deadline)
-    low, high = (t.to(task.dtype)[None] for t in (task.query.lower, task.query.upper))
+    recorder = Recorder()
     try:
-        values, _, _ = Encloser(walker, by_ramp).enclose(box_region(task.graph, low, high), refine=True)
+        root = _enclosed(task, deadline)
     except OutOfTime:
         return Found("open", -torch.inf), recorder
-    root = General(task, walker, values, low, high)
     mix = torch.zeros((task.clauses, len(task.b)), dtype=task.dtype)
     for clause in range(task.clauses):
         members = task.members(clause)
@@ -83,7 +81,26 @@ def general(task: Task, steps: int, deadline: float) -> tuple[Found, Recorder]:
     return Found("holds" if len(proven) == task.clauses else "open", least, visited=1), recorder
 
 
-def _climb(root: General, mix: Tensor, steps: int, deadline: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+def general_rows(task: Task, steps: int, deadline: float) -> Tensor:
+    """The best bound (r,) of every row of the task, proven or not; −∞ where the time does not reach."""
+    try:
+        root = _enclosed(task, deadline)
+    except OutOfTime:
+        return torch.full_like(task.b, -torch.inf)
+    every = torch.eye(len(task.b), dtype=task.dtype)
+    return _climb(root, every, steps, deadline, until_proven=False)[0]
+
+
+def _enclosed(task: Task, deadline: float) -> General:
+    walker = Walker(task.graph, deadline=deadline)
+    low, high = (t.to(task.dtype)[None] for t in (task.query.lower, task.query.upper))
+    values, _, _ = Encloser(walker, by_ramp).enclose(box_region(task.graph, low, high), refine=True)
+    return General(task, walker, values, low, high)
+
+
+def _climb(
+    root: General, mix: Tensor, steps: int, deadline: float, *, until_proven: bool = True
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The best bound of every row, its rounded choices, and the slack it must clear."""
     count = len(mix)
     point = {n: t.expand(count, *t.shape[1:]).clone() for n, t in root.defaults().items()}
@@ -103,7 +120,7 @@ def _climb(root: General, mix: Tensor, steps: int, deadline: float) -> tuple[Ten
         slack = torch.where(better, 10 * SLACK[root.task.dtype] * size, slack)
         for n, t in rounded.items():
             kept[n][better] = t.detach()[better]
-        if bool((best > slack).all()) or time.monotonic() > deadline:
+        if (until_proven and bool((best > slack).all())) or time.monotonic() > deadline:
             break
         for (n, t), g in zip(point.items(), gradients, strict=True):
             if g is not None:

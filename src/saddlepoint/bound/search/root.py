@@ -29,6 +29,7 @@ from saddlepoint.graph.ops import LinearOp
 from saddlepoint.spec.certificate import Extra
 
 ENTRIES = 1 << 23  # numbers of one array of a chunk of rows
+RATE, DECAY = 0.5, 0.9  # few steps, long ones first: as tight after 8 as after 20 of a tenth
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _rows(root: Root, site: Site, chunk: Tensor, number: int, effort: tuple[int,
     hot = root.lower.new_zeros((2 * count, size))
     hot[torch.arange(count), entry], hot[torch.arange(count) + count, entry] = 1.0, -1.0
     choice = root.sites.ramp(root.lower, root.upper).expand(2 * count, -1).clone()
-    climb = Climb(root.walk, source, effort[0], deadline=effort[1])
+    climb = Climb(root.walk, source, effort[0], RATE, DECAY, deadline=effort[1])
     best = climb(Start({source: hot}, hot.new_zeros(2 * count)), root.batch(2 * count), Point(choice))
     columns = chunk + site.start
     low, high = root.lower[columns], root.upper[columns]

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,7 @@ class Settings:
     climb: int = 20
     improve: int = 8
     share: float = 0.3  # of the time left, at most, for better bounds at the root
+    split: bool = True
 
 
 def search(
@@ -113,7 +115,8 @@ def _neurons(task: Task, settings: Settings, deadline: float, refute: Refute | N
         state.root = improved(root, recorder, settings.improve, until)
         owed = _owed(state)
         state.begin(owed, _weights(state.root)[owed], settings.climb, deadline)
-    return _closed(state.run(deadline, refute), recorder, task)
+    until = deadline if settings.split else -math.inf
+    return _closed(state.run(until, refute), recorder, task)
 
 
 def _owed(state: NeuronSearch) -> list[int]:
