@@ -67,10 +67,12 @@ def test_what_it_proves_has_a_certificate_and_what_it_does_not_stays_open() -> N
         return query, AlphaCROWN().search(graph, query, torch.inf, lambda points: None)
 
     query, found = asked(0.05 - bound)
-    assert found.status == "holds" and found.certificate is not None
+    assert found.status == "holds"
+    assert found.certificate is not None
     assert judge(graph, query, found.certificate, deadline=torch.inf).accepted
     _, found = asked(-(bound + low) / 2)
-    assert found.status == "open" and found.certificate is None
+    assert found.status == "open"
+    assert found.certificate is None
 
 
 def test_sets_that_are_no_boxes_and_negative_steps_are_refused() -> None:

@@ -1,6 +1,6 @@
 """alpha-CROWN: CROWN with lower lines that are optimised, for the bounds in between and for the rows that are asked.
 
-    maximise over 0 ≤ choice ≤ 1:   min over the box of the line below ⟨C_i, f⟩        (Xu et al. 2021, arXiv 2011.13824)
+    maximise over 0 ≤ choice ≤ 1:   min over the box of the line below ⟨C_i, f⟩        (Xu et al. 2021, 2011.13824)
 
 Every unstable neuron's two rows climb first, site by site, each with choices of its own, under the bounds that have
 just become better; then the rows of C. The gradient is a forward pass along the lines (bound/search/walk.py), no tape.
@@ -29,7 +29,7 @@ from saddlepoint.bound.search.general import general_rows
 from saddlepoint.bound.search.record import Recorder
 from saddlepoint.bound.search.root import improved, root_of
 from saddlepoint.bound.search.run import Settings
-from saddlepoint.bound.search.task import Refute, Task, task_of
+from saddlepoint.bound.search.task import Refute, task_of
 from saddlepoint.bound.search.walk import Start
 from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.geometry.base import PerturbationSet
