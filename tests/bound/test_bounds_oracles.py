@@ -17,7 +17,12 @@ from saddlepoint.geometry import L1, L2, Linf
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import Linear, Relu
 
-METHODS = (Interval(), CROWN(intermediate="interval"), CROWN(stop_above=None))
+METHODS = (
+    Interval(),
+    CROWN(intermediate="interval"),
+    CROWN(stop_above=None),
+    CROWN(intermediate="forward", stop_above=None),
+)
 SEEDS = st.integers(0, 2**20)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from saddlepoint.bound.search import Settings, search
 from saddlepoint.check.certificate import judge
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Linear, Mul, Relu, Softmax
+from saddlepoint.graph.ops import Add, Linear, Mul, Relu, Sigmoid, Softmax
 from saddlepoint.spec.property import Atom, Property
 from saddlepoint.spec.query import Query
 
@@ -163,3 +164,34 @@ def test_weights_that_are_not_finite_prove_nothing():
 def test_a_query_of_another_size_is_refused():
     with pytest.raises(InputError):
         search(mlp(0, (3, 4, 3)), box_query(4, FORMULAS["one atom"](0.0)), deadline=time.monotonic())
+
+
+def wide(seed: int) -> tuple[Graph, Query]:
+    """Three inputs, more than two thousand neurons, a branch: forward bounds; its property holds by 0.05 at points."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def linear(n: int, m: int) -> Linear:
+        return Linear(torch.randn((n, m), generator=draw) / math.sqrt(m), 0.3 * torch.randn(n, generator=draw))
+
+    nodes = (
+        Node("a", linear(1100, 3), ("x",), (1100,)),
+        Node("h", Relu(), ("a",), (1100,)),
+        Node("b", linear(1100, 1100), ("h",), (1100,)),
+        Node("s", Sigmoid(), ("b",), (1100,)),
+        Node("sum", Add(), ("h", "s"), (1100,)),
+        Node("o", linear(1, 1100), ("sum",), (1,)),
+    )
+    graph = Graph(nodes, "x", "o", (3,))
+    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 3, 0.05, 0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wide_graphs_of_few_inputs_are_split_under_forward_bounds(seed):
+    graph, query = wide(seed)
+    found = search(graph, query, deadline=time.monotonic() + 60)
+    assert found.status == "holds"
+    assert found.certificate.sets.effort.unique().tolist() == [2]
+    assert len(found.certificate.leaves.node) > 4
+    assert judge(graph, query, found.certificate, deadline=time.monotonic() + 60).accepted
+    low = Query(query.lower, query.upper, Property(((Atom(z=(1.0,), b=query.property.clauses[0][0].b - 0.1),),)))
+    assert not judge(graph, low, replace(found.certificate, property=low.property), deadline=math.inf).accepted

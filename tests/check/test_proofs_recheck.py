@@ -37,7 +37,9 @@ def prove(graph, set, x, method=CROWN(stop_above=None)):  # noqa: B008  # frozen
 @pytest.mark.parametrize("name", ["residual", "maxpool", "relu6"])
 @pytest.mark.parametrize("kind", ["linf", "l2", "l1", "l0"])
 @pytest.mark.parametrize(
-    "method", [Interval(), CROWN(intermediate="interval"), CROWN(stop_above=None)], ids=lambda m: m.name
+    "method",
+    [Interval(), *(CROWN(intermediate=i, stop_above=None) for i in ("interval", "forward", "backward"))],
+    ids=lambda m: m.name,
 )
 def test_the_checker_confirms_claims_and_stays_below_all_points(name, kind, method):
     graph, x = nets.zoo(name)

@@ -101,7 +101,9 @@ def test_planes_contain_all_products(seed, matrix, scale):
 
 @pytest.mark.parametrize("kind", ["attention", "many"])
 @pytest.mark.parametrize("size", ["0", "1/10"])
-@pytest.mark.parametrize("method", [Interval(), CROWN(stop_above=None)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [Interval(), CROWN(stop_above=None), CROWN(intermediate="forward", stop_above=None)], ids=lambda m: m.name
+)
 def test_the_checker_confirms_networks_of_all_operators(kind, size, method):
     graph, x = network(kind)
     set, eye = Linf(size), torch.eye(3).expand(len(x), -1, -1)

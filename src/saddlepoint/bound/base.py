@@ -24,7 +24,7 @@ from saddlepoint.graph.ir import Graph
 class Proof:
     """Tensors by name, each with the batch as its first axis, so that a blob may hold many samples.
 
-    "refined"       uint8 (b,)          1 where intermediate bounds come from backward passes, else 0
+    "refined"       uint8 (b,)          intermediate bounds: 0 intervals, 1 backward passes, 2 forward linear bounds
     "lower/NODE"    uint8 or float (b, *shape)   where in its sound range the lower slope of NODE lies,
                     0 the smallest slope, 1 the largest
     """

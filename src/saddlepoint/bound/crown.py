@@ -27,7 +27,8 @@ from torch import Tensor
 
 from saddlepoint.bound.backward import Lines, Region, Walker
 from saddlepoint.bound.base import Bounds, Proof, never_certify, specification
-from saddlepoint.bound.enclose import Encloser
+from saddlepoint.bound.enclose import Encloser, by_rule
+from saddlepoint.bound.forward import enclose_forward
 from saddlepoint.bound.interval import region_of, tail
 from saddlepoint.bound.rows import Rows
 from saddlepoint.geometry.base import PerturbationSet
@@ -37,9 +38,10 @@ from saddlepoint.graph.ir import Graph
 
 @dataclass(frozen=True)
 class CROWN:
-    """Backward linear bounds. `intermediate` "interval" stops after step 2; `stop_above` None refines every sample."""
+    """Backward linear bounds. `intermediate` "interval" stops after step 2, "forward" takes forward linear bounds in
+    place of step 3 (forward.py: cheap for few inputs); `stop_above` None refines every sample."""
 
-    intermediate: Literal["backward", "interval"] = "backward"
+    intermediate: Literal["backward", "forward", "interval"] = "backward"
     stop_above: float | None = 0.0
     upper: bool = False
     memory: int = 1 << 24
@@ -47,7 +49,7 @@ class CROWN:
     @property
     def name(self) -> str:
         """The method's name in evidence."""
-        return "crown" if self.intermediate == "backward" else "crown-interval"
+        return "crown" if self.intermediate == "backward" else f"crown-{self.intermediate}"
 
     def __call__(
         self,
@@ -62,14 +64,14 @@ class CROWN:
             wanted = specification(graph, x, C)
             search = _Search(self, Walker(graph, self.memory))
             region = region_of(set, x)
-            backward = self.intermediate == "backward"
-            if backward and (self.stop_above is None or self.upper):
-                return search.bound(region, wanted, refine=True)
-            found = search.bound(region, wanted, refine=False)
+            finest = {"interval": 0, "backward": 1, "forward": 2}[self.intermediate]
+            if finest and (self.stop_above is None or self.upper):
+                return search.bound(region, wanted, finest)
+            found = search.bound(region, wanted, 0)
             undecided = (~(found.lower > (self.stop_above or 0.0)).all(1)).nonzero().flatten()
-            if not backward or len(undecided) == 0:
+            if not finest or len(undecided) == 0:
                 return found
-            finer = search.bound(region.take(undecided), wanted.index_select(0, undecided), refine=True)
+            finer = search.bound(region.take(undecided), wanted.index_select(0, undecided), finest)
             return _merge(found, finer, undecided)
 
 
@@ -78,11 +80,14 @@ class _Search:
     config: CROWN
     walker: Walker
 
-    def bound(self, region: Region, wanted: Tensor, *, refine: bool) -> Bounds:
-        """All samples of `region` at one level of effort."""
-        values, relaxations, tensors = Encloser(self.walker).enclose(region, refine=refine)
+    def bound(self, region: Region, wanted: Tensor, effort: int) -> Bounds:
+        """All samples of `region` at one level of effort: 0 intervals, 1 backward passes, 2 forward linear bounds."""
+        if effort == 2:
+            values, relaxations, tensors, _ = enclose_forward(self.walker.graph, region, by_rule)
+        else:
+            values, relaxations, tensors = Encloser(self.walker).enclose(region, refine=effort == 1)
         b, m, k = wanted.shape
-        tensors["refined"] = torch.full((b,), int(refine), dtype=torch.uint8, device=wanted.device)
+        tensors["refined"] = torch.full((b,), effort, dtype=torch.uint8, device=wanted.device)
 
         def lowest(c: Tensor) -> Tensor:
             start = Rows(c.reshape(b * m, k), self.walker.graph.output_shape)

@@ -125,7 +125,7 @@ class _Check:
         room = max(1, MEMORY // (8 * ROOM * self.entries))
         found = []
         for depth in range(int(level.max()) + 1 if len(level) else 0):
-            for hard in (0, 1):
+            for hard in effort.unique().tolist():
                 found += ((level == depth) & (effort == hard)).nonzero()[:, 0].split(room)
         return [batch for batch in found if len(batch)]
 
@@ -197,6 +197,7 @@ class _Check:
         rows = max((len(t) for t in c.choice.values()), default=0)
         _within("sets.node", sets.node, 0, nodes)
         _within("sets.choice", sets.choice, -1, rows)
+        _within("sets.effort", sets.effort, 0, 3)
         _within("lines.node", lines.node, 0, nodes)
         _within("lines.set", lines.set, 0, len(sets.node))
         _within("lines.clause", lines.clause, 0, len(c.property.clauses))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.check.certificate_tree import Forest, Splits
+from saddlepoint.check.proofs_affine import Affine, form_of
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitude
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners, lines, supported, winners
 from saddlepoint.check.proofs_products import Planes
@@ -77,7 +78,7 @@ class Bounder:
         """The bound sets of these numbers, all of one effort."""
         stated = self.certificate.sets
         node = stated.node.long()[index]
-        choice, effort = stated.choice.long()[index], bool(stated.effort[index[:1]].any())
+        choice, effort = stated.choice.long()[index], int(stated.effort[index[0]]) if len(index) else 0
         low, high = (t.view(-1, *self.graph.input_shape) for t in self.forest.box(node))
         empty = torch.zeros(len(index), dtype=torch.bool)
         splits = self.forest.splits(node)
@@ -86,13 +87,15 @@ class Bounder:
         enclosures: dict[str, Lines | Winners | Planes] = {}
         backward = Backward(self.forward, _region(*values[self.graph.input]), values, charges, enclosures, self.memory)
         done: set[str] = set()
+        affine = Affine.over(self.forward, low, high)
+        forms = {self.graph.input: affine.start(low)} if effort == 2 else {}
         for at in self.graph.nodes:
             inputs = [values[name] for name in at.inputs]
             if isinstance(at.op, LinearOp):
                 charges[at.name] = self.forward.charge(at, at.op, inputs)
             elif effort:
                 for name in at.inputs:
-                    if name not in done and not exact(self.graph, backward.region, name):
+                    if effort == 1 and name not in done and not exact(self.graph, backward.region, name):
                         done.add(name)
                         refine_value(backward, values, supported(at.op, at.name), name)
                         self._extras(backward, values, index, name)
@@ -100,6 +103,9 @@ class Bounder:
                 inputs = [values[name] for name in at.inputs]
                 enclosures[at.name] = self._enclosure(at, inputs, choice)
             low, high = self.forward.image(at, inputs)
+            if effort == 2:
+                forms[at.name] = form_of(affine, at, forms, enclosures.get(at.name), (low, high))
+                low, high = affine.meet(low, high, forms[at.name])
             known = base(index, at.name) if at.name in self.read else None
             if known is not None:
                 low, high = torch.maximum(low, known[0]), torch.minimum(high, known[1])

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saddlepoint.check.proofs_affine import Affine, form_of
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward
 from saddlepoint.check.proofs_lines import STEPS, Lines, Winners, lines, supported, winners
 from saddlepoint.check.proofs_products import Planes
@@ -33,7 +34,13 @@ from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import Elementwise, LinearOp, MaxPool2d
 
-METHODS = ("interval", "crown-interval", "crown", "wong-kolter")  # the last is CROWN with the chord below
+METHODS = (
+    "interval",
+    "crown-interval",
+    "crown-forward",
+    "crown",
+    "wong-kolter",
+)  # the last is CROWN with the chord below
 
 
 def recheck(
@@ -59,16 +66,16 @@ def recheck(
         _require_shapes(wide, x0, C)
         rows = C.detach().cpu().double()
         if method == "interval":
-            return _finite(_Check(wide, memory, {}).bound(where, rows, refine=False, linear=False))
+            return _finite(_Check(wide, memory, {}).bound(where, rows, 0, linear=False))
         choices = _choices(wide, proof, len(x0))
-        refined = _tensor(proof, "refined", (len(x0),)).bool()
+        refined = _tensor(proof, "refined", (len(x0),))
         lower = torch.full(C.shape[:2], -torch.inf, dtype=torch.float64)
-        for flag in (False, True):
-            index = (refined == flag).nonzero().flatten()
+        for effort in range(3):  # whatever else it says, intervals are sound
+            index = ((refined if effort else torch.where(refined > 2, 0, refined)) == effort).nonzero().flatten()
             if len(index):
                 mine = {name: t.index_select(0, index) for name, t in choices.items()}
                 check = _Check(wide, memory, mine)
-                lower[index] = check.bound(where.take(index), rows[index], refine=flag, linear=True)
+                lower[index] = check.bound(where.take(index), rows[index], effort, linear=True)
         return _finite(lower)
 
 
@@ -78,30 +85,32 @@ class _Check:
     memory: int
     choices: Mapping[str, Tensor]
 
-    def bound(self, where: Region, C: Tensor, *, refine: bool, linear: bool) -> Tensor:
+    def bound(self, where: Region, C: Tensor, effort: int, *, linear: bool) -> Tensor:
         """Lower bounds (b, m): intervals with C multiplied through the linear tail; `linear`: enclosures too."""
         b, m, k = C.shape
-        backward = self._prepare(where, refine=refine, linear=linear)
+        backward = self._prepare(where, effort, linear=linear)
         owner = torch.arange(b).repeat_interleave(m)
         rows = Rows(C.reshape(b * m, k), self.graph.output_shape)
         plain = replace(backward, enclosures={}).minimum(self.graph.output, rows, owner)
         best = _finite(backward.minimum(self.graph.output, rows, owner)) if linear else plain
         return torch.maximum(best, _finite(plain)).view(b, m)
 
-    def _prepare(self, where: Region, *, refine: bool, linear: bool) -> Backward:
-        """Bounds of all values in order; with `refine` those of undecided neurons by backward passes."""
+    def _prepare(self, where: Region, effort: int, *, linear: bool) -> Backward:
+        """Bounds of all values in order; effort 1: of undecided neurons by backward passes; 2: of all by forms."""
         forward = Forward(self.graph)
         values: dict[str, Enclosure] = {self.graph.input: (where.lower, where.upper)}
         charges: dict[str, Charge] = {}
         enclosures: dict[str, Lines | Winners | Planes] = {}
         backward = Backward(forward, where, values, charges, enclosures, self.memory)
         done: set[str] = set()
+        affine = Affine.over(forward, where.lower, where.upper)
+        forms = {self.graph.input: affine.start(where.lower)} if effort == 2 else {}
         for node in self.graph.nodes:
             if isinstance(node.op, LinearOp):
                 charges[node.name] = forward.charge(node, node.op, [values[name] for name in node.inputs])
             else:
                 op, (source,) = supported(node.op, node.name), node.inputs
-                if refine and source not in done and not exact(self.graph, where, source):
+                if effort == 1 and source not in done and not exact(self.graph, where, source):
                     done.add(source)
                     refine_value(backward, values, op, source)
                 if linear and isinstance(op, MaxPool2d):
@@ -109,6 +118,9 @@ class _Check:
                 elif linear:
                     enclosures[node.name] = lines(op, *values[source], self.choices.get(node.name, values[source][0]))
             values[node.name] = forward.image(node, [values[name] for name in node.inputs])
+            if effort == 2:
+                forms[node.name] = form_of(affine, node, forms, enclosures.get(node.name), values[node.name])
+                values[node.name] = affine.meet(*values[node.name], forms[node.name])
         return backward
 
 

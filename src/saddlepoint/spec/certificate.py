@@ -23,6 +23,7 @@ It is **proven** if it is proven at some root. The certificate is complete if ev
     4  effort 1, and the value is read by a nonlinear node: backward passes, with the lines of step 5 on the way,
        for entries where the enclosure is loose (as in check/proofs.py: first the side nearer to 0, then the other);
        then the rows of `Extra` for (s, value), whose lines have choices of their own (none without effort 1);
+       effort 2: every value between two affine functions of the input (bound/forward.py), with the lines of step 5;
     5  a nonlinear node's lines come from the bounds of its inputs and from its choices.
 
 Every step intersects, so its order and gaps can only weaken what follows; a checker may bound more tightly.

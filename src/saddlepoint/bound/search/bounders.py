@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from saddlepoint.bound.backward import Lines, Region, Walker
 from saddlepoint.bound.enclose import Encloser, by_ramp
+from saddlepoint.bound.forward import enclose_forward
 from saddlepoint.bound.rows import Rows
+from saddlepoint.bound.rules import Elementwise, Relaxation
 from saddlepoint.bound.search.boxes import Line, bound_boxes
 from saddlepoint.bound.search.chain import Chain
 from saddlepoint.bound.search.task import Task
@@ -23,6 +27,7 @@ class ChainBounder:
 
     task: Task
     chain: Chain
+    effort: ClassVar[int] = 1
 
     def __call__(self, lower: Tensor, upper: Tensor) -> Line:
         line = bound_boxes(self.chain, lower, upper, self.task.z)
@@ -42,18 +47,21 @@ class ChainBounder:
 
 @dataclass(frozen=True)
 class GraphBounder:
-    """Boxes of the inputs `free` of any graph; the other inputs are fixed by the query."""
+    """Boxes of the inputs `free` of any graph by backward passes; the other inputs are fixed by the query."""
 
     task: Task
     free: Tensor
     deadline: float = torch.inf
+    effort: ClassVar[int] = 1
 
     def __call__(self, lower: Tensor, upper: Tensor) -> Line:
-        graph = self.task.graph
-        low, high = self._widened(lower), self._widened(upper)
-        region = box_region(graph, low, high)
+        region = box_region(self.task.graph, self._widened(lower), self._widened(upper))
         _, relaxations, _ = Encloser(self._walker, by_ramp).enclose(region, refine=True)
-        b, r = len(lower), len(self.task.b)
+        return self._line(relaxations, len(lower))
+
+    def _line(self, relaxations: Mapping[str, Relaxation], b: int) -> Line:
+        """Every row of the task, pulled back to the free inputs."""
+        graph, r = self.task.graph, len(self.task.b)
         start = Rows(self.task.z.repeat(b, 1).view(b * r, *graph.output_shape), graph.output_shape)
         lines = self._walker.shared(Lines({graph.output: start}, self.task.b.repeat(b)))
         owner = torch.arange(b).repeat_interleave(r)
@@ -77,6 +85,54 @@ class GraphBounder:
         whole = self._fixed.repeat(len(part), 1)
         whole[:, self.free] = part
         return whole
+
+
+@dataclass(frozen=True)
+class ForwardBounder(GraphBounder):
+    """The same by forward linear bounds (forward.py), for graphs with many neurons and few inputs.
+
+    strain of an input: Σ over neurons |a| · (distance of its two lines) · (the input's share of the neuron's range).
+    """
+
+    effort: ClassVar[int] = 2
+
+    def __call__(self, lower: Tensor, upper: Tensor) -> Line:
+        region = box_region(self.task.graph, self._widened(lower), self._widened(upper))
+        found = enclose_forward(self.task.graph, region, by_ramp)
+        watched = {name: Watched(r) if isinstance(r, Elementwise) else r for name, r in found.relaxations.items()}
+        line = self._line(watched, len(lower))
+        strain = torch.zeros_like(lower)
+        varying = (region.upper > region.lower).flatten(1).any(0)[self.free].nonzero().flatten()
+        width = (upper - lower)[:, varying]
+        for node in self.task.graph.nodes:
+            lines = watched.get(node.name)
+            if isinstance(lines, Watched) and lines.seen is not None:
+                low, high = found.values[node.inputs[0]]
+                weight = lines.seen.view(len(lower), -1, *node.shape).amax(1) * lines.gap(low, high)
+                share = found.forms[node.inputs[0]].a.abs()
+                whole = (share * width.view(*width.shape, *(1 for _ in node.shape))).sum(1)
+                part = share * (weight / whole.clamp_min(torch.finfo(whole.dtype).tiny)).unsqueeze(1)
+                strain[:, varying] += part.flatten(2).sum(2)
+        return Line(line.a, line.c, strain)
+
+
+@dataclass
+class Watched:
+    """Elementwise lines that remember the sizes |a| of the rows they pulled."""
+
+    lines: Elementwise
+    seen: Tensor | None = None
+
+    def pull(self, rows: Rows, owner: Tensor) -> tuple[tuple[Rows, ...], Tensor]:
+        """As the lines do."""
+        self.seen = rows.full().abs()
+        return self.lines.pull(rows, owner)
+
+    def gap(self, low: Tensor, high: Tensor) -> Tensor:
+        """The lines' distance in the middle of [low, high]."""
+        lines, middle = self.lines, (low + high) / 2
+        floor = 0.0 if lines.lower_constant is None else lines.lower_constant
+        return (lines.upper_slope - lines.lower_slope) * middle + lines.upper_constant - floor
 
 
 def box_region(graph: Graph, lower: Tensor, upper: Tensor) -> Region:

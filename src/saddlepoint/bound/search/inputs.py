@@ -14,8 +14,8 @@ Depth first; a stack of boxes in float64; boxes are told apart by masks of the c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,9 +27,23 @@ from saddlepoint.bound.search.mix import mixture
 from saddlepoint.bound.search.record import Recorder
 from saddlepoint.bound.search.task import SLACK, Found, Refute, Task
 
-Bounder = Callable[[Tensor, Tensor], Line]  # boxes (b, d) of the free inputs -> lines below every row
 GAIN = 0.1  # a clip must take this part of a side
 ROUND = 0.1  # seconds that a round should take
+FORWARD = 20  # times the slack that backward bounds need: rounding goes through every layer twice
+
+
+@runtime_checkable
+class Bounder(Protocol):
+    """Boxes (b, d) of the free inputs → lines below every row, with bound sets of one effort."""
+
+    @property
+    def effort(self) -> int:
+        """As spec/certificate.py numbers it."""
+        ...
+
+    def __call__(self, lower: Tensor, upper: Tensor, /) -> Line:
+        """The lines."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class InputSearch:
     def _round(self, boxes: Boxes, refute: Refute | None) -> None:
         lower, upper = boxes.lower.to(self.task.dtype), boxes.upper.to(self.task.dtype)
         line = self.bounder(lower, upper)
-        slack = _slack(line, lower, upper)
+        slack = _slack(line, lower, upper) * (FORWARD if self.bounder.effort == 2 else 1)
         values, weights = self._values(line, lower, upper)
         proven = boxes.owed & (values > slack.unsqueeze(1))
         self._close(boxes, proven, values, weights)
@@ -161,7 +175,7 @@ class InputSearch:
             return
         self.least = min(self.least, float(values[proven].min()))
         sets = np.zeros(len(boxes.node), dtype=np.int64)
-        sets[some.numpy()] = self.recorder.bounded(boxes.node[some.numpy()])
+        sets[some.numpy()] = self.recorder.bounded(boxes.node[some.numpy()], effort=self.bounder.effort)
         for clause in range(self.task.clauses):
             done = proven[:, clause].nonzero().flatten()
             if len(done):
@@ -210,7 +224,7 @@ class InputSearch:
                 continue
             touched = cut.any(1).nonzero().flatten().numpy()
             fresh = touched[sets[touched] < 0]
-            sets[fresh] = self.recorder.bounded(rest.node[fresh])
+            sets[fresh] = self.recorder.bounded(rest.node[fresh], effort=self.bounder.effort)
             member = int((self.task.members(clause) == row).nonzero())
             weight = torch.zeros((len(touched), self.task.most))
             weight[:, member] = 1.0

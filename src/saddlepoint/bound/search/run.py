@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.bound.backward import OutOfTime
-from saddlepoint.bound.search.bounders import ChainBounder, GraphBounder
+from saddlepoint.bound.search.bounders import ChainBounder, ForwardBounder, GraphBounder
 from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.chain import chain_of
 from saddlepoint.bound.search.general import general
@@ -32,7 +32,10 @@ from saddlepoint.bound.search.walk import Start
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
+from saddlepoint.graph.ops import LinearOp
 from saddlepoint.spec.query import Query
+
+MANY = 2048  # nonlinear entries from which on a forward for every input is cheaper than a row for every entry
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def _inputs(task: Task, settings: Settings, deadline: float, refute: Refute | No
     chain = chain_of(task.graph, query.lower, query.upper, task.dtype)
     if chain is None:
         free = (query.upper > query.lower).nonzero().flatten()
-        bounder, batch = GraphBounder(task, free, deadline), 1
+        hidden = sum(torch.Size(node.shape).numel() for node in task.graph.nodes if not isinstance(node.op, LinearOp))
+        bounder, batch = (ForwardBounder if hidden > MANY else GraphBounder)(task, free, deadline), 1
     else:
         free, bounder = chain.free, ChainBounder(task, chain)
         batch = max(1, min(settings.boxes, int(settings.work / max(chain.work, 1))))
