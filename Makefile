@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV   ?= .venv
 PEERS  ?= .venv-peers
+VPEERS ?= .venv-verifiers
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip
 JOBS   ?= 2
@@ -15,7 +16,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps \
   bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-minimum \
   bench-attacks-transfer bench-verify-instances bench-verify-certified \
-  bench-verify-smoothing nightly clean
+  bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify fuzz nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -124,8 +125,24 @@ bench-verify-certified: $(VENV)/stamp-run  ## how many images of three robust ne
 bench-verify-smoothing: $(VENV)/stamp-run  ## false certificates, the radius of a linear model, certified accuracy on digits (two minutes)
 	@$(THREADS) $(BIN)/python benchmarks/verify/smoothing.py
 
+bench-verify-compare: $(VPEERS)/stamp  ## NeuralSAT and Marabou on 60 instances beside ours (an hour)
+	@$(THREADS) $(VPEERS)/bin/python benchmarks/verify/compare.py
+
+bench-verify-crown: $(VPEERS)/stamp  ## CROWN and alpha-CROWN beside auto_LiRPA (half an hour)
+	@$(THREADS) $(VPEERS)/bin/python benchmarks/verify/crown.py
+
+bench-verify: bench-verify-instances bench-verify-certified bench-verify-smoothing bench-verify-compare bench-verify-crown
+
+$(VPEERS)/stamp: pyproject.toml constraints.txt benchmarks/verify/peers/install.sh
+	@echo "==> installing saddlepoint and the verifiers it is compared with into $(VPEERS)"
+	@PYTHON=$(PYTHON) sh benchmarks/verify/peers/install.sh "$(VPEERS)"
+	@touch $@
+
+fuzz: $(VENV)/stamp-test  ## five minutes of damaged networks and properties for the readers
+	@$(THREADS) $(BIN)/python -m pytest -q -m slow tests/adapters/test_fuzz_readers.py
+
 nightly: $(VENV)/stamp-test  ## everything, the slow tests too
 	@$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --doctest-modules src tests
 
 clean:  ## removes the environment and everything built
-	rm -rf $(VENV) $(PEERS) docs/_build docs/api/generated demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(VPEERS) docs/_build docs/api/generated demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ refuses what would mix the rows of the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from saddlepoint.core.errors import NonFinite, UnsupportedModel, UnsupportedOper
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops_base import Op, Shape
 from saddlepoint.graph.ops_shape import Expand
+
+LARGEST = 1 << 28  # entries of one value of one sample: a gigabyte of float32, and shapes are inferred on two
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ class Builder:
     def _infer(self, op: Op, inputs: tuple[Ref, ...]) -> Shape:
         # two rows of zeros: torch's meta device would need no arithmetic, but a second of imports
         device = next((t.device for t in op.tensors().values()), None)
+        largest = max((math.prod(r.shape) for r in inputs), default=0)
+        if largest > LARGEST:
+            raise self.unsupported(f"a value of {largest:,} entries is more than the {LARGEST:,} that a graph may hold")
         xs = [torch.zeros((2, *r.shape), device=device, dtype=self.dtype) for r in inputs]
         try:
             with torch.no_grad():

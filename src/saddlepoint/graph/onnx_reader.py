@@ -23,6 +23,7 @@ from saddlepoint.graph.ops_base import Shape
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
 
+DAMAGED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 CONTROL = frozenset({"If", "Loop", "Scan"})
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -70,19 +71,27 @@ def _read(node: NodeProto, held: dict[str, Held], builder: Builder, version: int
         raise UnsupportedModel(f"{builder.where}: control flow cannot become a graph.", "Export it without branches.")
     if kind in RANDOM:
         raise StochasticModel(f"{builder.where}: the model draws random numbers.", "Export it in evaluation mode.")
-    call = Call(
-        builder,
-        {a.name: _attribute(a) for a in node.attribute},
-        tuple(held[name] if name else None for name in node.input),
-        tuple(node.output),
-        version,
-        batch,
-    )
+    try:
+        call = Call(
+            builder,
+            {a.name: _attribute(a) for a in node.attribute},
+            tuple(held[name] if name else None for name in node.input),
+            tuple(node.output),
+            version,
+            batch,
+        )
+        return _values(kind, call)
+    except DAMAGED as error:  # what numpy and torch raise for shapes, attributes and sizes that make no sense
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UnsupportedModel(f"{builder.where} makes no sense: {reason}.", "Export the file again.") from error
+
+
+def _values(kind: str, call: Call) -> list[Any]:
     if not any(isinstance(x, Ref) for x in call.inputs):
         return list(fold(kind, call))
     rule = RULES.get(kind)
     if rule is None:
-        raise builder.unsupported(f"the operator {kind} has no rule")
+        raise call.b.unsupported(f"the operator {kind} has no rule")
     result = rule(call)
     return list(result) if isinstance(result, list) else [result]
 
