@@ -149,7 +149,8 @@ class Backward:
 
     def _linear(self, node: Node, op: LinearOp, rows: Rows, tally: Tally) -> None:
         charge, known = self.charges[node.name], self.forward.constants[node.name]
-        tally.charge(rows, charge.share, charge.floor)
+        if known is not None or op.products_transposed:  # what only copies a row never rounds
+            tally.charge(rows, charge.share, charge.floor)
         if known is not None:
             tally.add(rows.a.flatten(1) @ rows.cut(known[0]).reshape(-1))
         shapes = self.forward.graph.in_shapes(node)
