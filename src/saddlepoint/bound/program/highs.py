@@ -48,7 +48,7 @@ class Solver:
     def __init__(self, program: Program, threads: int = 1) -> None:
         self.program = program
         self._api: Any = require("highspy")
-        _let_it_introduce_itself()
+        let_it_introduce_itself()
         self._highs: Any = self._api.Highs()
         for name, value in {
             "output_flag": False,
@@ -107,7 +107,7 @@ class Solver:
 
 
 @cache
-def _let_it_introduce_itself() -> None:
+def let_it_introduce_itself() -> None:
     """The first model of a process writes two lines to file descriptor 1, the command line's."""
     highspy: Any = require("highspy")
     try:
