@@ -25,12 +25,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saddlepoint.bound.backward import Lines, Region, Walker
+from saddlepoint.bound.backward import Region, Walker
 from saddlepoint.bound.base import Bounds, Proof, never_certify, specification
 from saddlepoint.bound.enclose import Encloser, by_rule
 from saddlepoint.bound.forward import enclose_forward
-from saddlepoint.bound.interval import region_of, tail
-from saddlepoint.bound.rows import Rows
+from saddlepoint.bound.interval import by_intervals, region_of, start_of
 from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
@@ -86,17 +85,14 @@ class _Search:
             values, relaxations, tensors, _ = enclose_forward(self.walker.graph, region, by_rule)
         else:
             values, relaxations, tensors = Encloser(self.walker).enclose(region, refine=effort == 1)
-        b, m, k = wanted.shape
-        tensors["refined"] = torch.full((b,), effort, dtype=torch.uint8, device=wanted.device)
+        tensors["refined"] = torch.full((len(wanted),), effort, dtype=torch.uint8, device=wanted.device)
 
         def lowest(c: Tensor) -> Tensor:
-            start = Rows(c.reshape(b * m, k), self.walker.graph.output_shape)
-            lines = self.walker.shared(Lines({self.walker.graph.output: start}, c.new_zeros(b * m)))
-            owner = torch.arange(b, device=c.device).repeat_interleave(m)
-            every = torch.arange(b * m, device=c.device)
-            walked = self.walker.minimum(lines, every, owner, relaxations, region).view(b, m)
-            plain = never_certify(tail(self.walker, region, values, c))
-            return torch.maximum(never_certify(walked), plain)
+            lines, owner = start_of(self.walker, c)
+            every = torch.arange(len(owner), device=c.device)
+            walked = self.walker.minimum(lines, every, owner, relaxations, region)
+            plain = by_intervals(lines, owner, self.walker.graph.input, region, values)
+            return torch.maximum(never_certify(walked), never_certify(plain)).view(c.shape[:2])
 
         upper = -lowest(-wanted) if self.config.upper else None
         return Bounds(lowest(wanted), upper, Proof(tensors))

@@ -92,16 +92,25 @@ def step(node: Node, graph: Graph, inputs: list[Interval2]) -> Interval2:
 
 def tail(walker: Walker, region: Region, values: dict[str, Interval2], wanted: Tensor) -> Tensor:
     """Lower bounds (b, m) of ⟨wanted, output⟩: the linear tail folded into C, then intervals."""
+    lines, owner = start_of(walker, wanted)
+    return by_intervals(lines, owner, walker.graph.input, region, values).view(wanted.shape[:2])
+
+
+def start_of(walker: Walker, wanted: Tensor) -> tuple[Lines, Tensor]:
+    """The rows of wanted (b, m, k), pulled through the linear tail, and the sample (b m,) of each."""
     b, m, k = wanted.shape
-    graph = walker.graph
-    start = Rows(wanted.reshape(b * m, k), graph.output_shape)
-    lines = walker.shared(Lines({graph.output: start}, wanted.new_zeros(b * m)))
-    owner = torch.arange(b, device=wanted.device).repeat_interleave(m)
+    start = Rows(wanted.reshape(b * m, k), walker.graph.output_shape)
+    lines = walker.shared(Lines({walker.graph.output: start}, wanted.new_zeros(b * m)))
+    return lines, torch.arange(b, device=wanted.device).repeat_interleave(m)
+
+
+def by_intervals(lines: Lines, owner: Tensor, source: str, region: Region, values: dict[str, Interval2]) -> Tensor:
+    """Lower bounds (r,) of lines from the bounds of the values that they stand on."""
     lower = lines.constant
     for name, rows in lines.rows.items():
-        if name == graph.input:
+        if name == source:
             lower = lower + region.minimum(rows, owner)
             continue
         low, high = (rows.gather(t, owner) for t in values[name])
         lower = lower + (rows.a * torch.where(rows.a > 0, low, high)).flatten(1).sum(1)
-    return lower.view(b, m)
+    return lower
