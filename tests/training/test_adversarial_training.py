@@ -108,7 +108,7 @@ def test_the_search_leaves_weights_gradients_and_flags_as_found(inner: str, batc
 
 def test_the_loss_is_taken_at_the_worst_points_and_not_through_the_search(trained, batch) -> None:
     objective = Adversarial(sp.Linf("0.1", box=UNIT), steps=3)
-    worst = worst_points(trained, Search(objective.set, 3), batch.x, batch.y, _draws(batch.ids))
+    worst = worst_points(trained, objective.search(), batch.x, batch.y, _draws(batch.ids))
     weights = list(trained.parameters())
     # Danskin: the gradient by the weights is that of the plain loss with the worst points as constants
     expected = torch.autograd.grad(functional.cross_entropy(trained(worst.detach()), batch.y), weights)
@@ -120,11 +120,13 @@ def test_training_against_the_adversary_beats_standard_training_beyond_the_inter
     data, held_out = load("digits:train"), load("digits:test")
     ball = sp.Linf("0.1", box=UNIT)
     start, measure = fresh(_cnn(), 0), Measure(held_out, ball, steps=20)
-    hardened = train(start, data, Adversarial(ball, steps=5), Trainer(epochs=10, rate=4e-3, warm_up=2)).net
-    (clean_plain, robust_plain), (clean_hard, robust_hard) = measure(trained), measure(hardened)
+    hardened = train(start, data, Adversarial(ball, steps=5), Trainer(epochs=10, rate=4e-3, warm_up=2), guards=None).net
+    plain, hard = measure(trained), measure(hardened)
     n = len(held_out)
-    assert min(clean_plain, clean_hard) >= 0.95 * n
-    assert clopper_pearson(robust_hard, n)[0] > clopper_pearson(robust_plain, n)[1]
+    assert min(plain.clean_k, hard.clean_k) >= 0.95 * n
+    assert plain.robust_k is not None
+    assert hard.robust_k is not None
+    assert clopper_pearson(hard.robust_k, n)[0] > clopper_pearson(plain.robust_k, n)[1]
 
 
 def test_adversarial_training_is_seeded() -> None:
@@ -136,6 +138,6 @@ def test_adversarial_training_is_seeded() -> None:
 
 def test_robust_counts_never_exceed_clean_counts(trained) -> None:
     for ball in SETS[:2]:
-        clean, robust = Measure(load("digits:test"), ball, steps=2)(trained)
-        assert robust is not None
-        assert 0 < robust < clean
+        counts = Measure(load("digits:test"), ball, steps=2)(trained)
+        assert counts.robust_k is not None
+        assert 0 < counts.robust_k < counts.clean_k

@@ -94,15 +94,15 @@ def test_frozen_weights_stay(digits) -> None:
     assert not _same(trained[5], before[5])
 
 
-@given(epoch=st.integers(0, 60), warm_up=st.integers(0, 50))
-def test_warm_up_grows_to_the_whole_set_and_stays_there(epoch: int, warm_up: int) -> None:
+@given(step=st.integers(0, 600), warm_up=st.integers(0, 50), per_epoch=st.integers(1, 12))
+def test_warm_up_grows_to_the_whole_set_and_stays_there(step: int, warm_up: int, per_epoch: int) -> None:
     trainer = Trainer(epochs=1, warm_up=warm_up)
-    here, after = trainer.fraction(epoch), trainer.fraction(epoch + 1)
+    here, after = trainer.fraction(step, per_epoch), trainer.fraction(step + 1, per_epoch)
     assert 0 < here <= after <= 1
-    assert (here == 1) == (epoch >= warm_up)
+    assert (here == 1) == (step >= warm_up * per_epoch)
 
 
-def test_the_objective_sees_the_warm_up(digits) -> None:
+def test_the_objective_sees_the_warm_up_step_by_step(digits) -> None:
     seen: list[Fraction] = []
 
     @dataclass(frozen=True)
@@ -111,8 +111,10 @@ def test_the_objective_sees_the_warm_up(digits) -> None:
             seen.append(fraction)
             return self
 
-    train(fresh(_net()), digits, Watching(), Trainer(epochs=4, warm_up=2))
-    assert seen == [Fraction(1, 3), Fraction(2, 3), 1, 1]
+    data = from_arrays(np.zeros((40, 2, 2), np.float32), np.arange(40) % 2)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    train(net, data, Watching(), Trainer(epochs=3, warm_up=2, batch=20))
+    assert seen == [Fraction(1, 5), Fraction(2, 5), Fraction(3, 5), Fraction(4, 5), 1, 1]
 
 
 @given(n=st.integers(1, 200), size=st.integers(1, 64))
@@ -165,5 +167,14 @@ def test_settings_that_train_nothing_are_refused(wrong: dict[str, float]) -> Non
 
 def test_an_event_says_what_the_ledger_expects() -> None:
     event = Epoch(3, 0.5, n=8, clean_k=6, robust_k=2).event("std")
-    assert event == {"kind": "epoch", "run": "std", "epoch": 3, "loss": 0.5, "n": 8, "clean": 0.75, "robust": 0.25}
+    assert event == {
+        "kind": "epoch",
+        "run": "std",
+        "epoch": 3,
+        "loss": 0.5,
+        "n": 8,
+        "clean": 0.75,
+        "robust": 0.25,
+        "single": None,
+    }
     assert Epoch(1, 0.5).event("std")["clean"] is None

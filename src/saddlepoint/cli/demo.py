@@ -96,7 +96,7 @@ def _train(recipe: _Recipe, weights: Path, book: Ledger, seed: int) -> None:
     net = _network(shape, classes, seed)
     measure = Measure(test, Linf("0.06").within(Box(0, 1)))
     print(f"training {recipe.name}: {recipe.trainer.epochs} epochs of {len(train)} samples", file=sys.stderr)
-    curve = [epoch.event(recipe.name) for epoch in epochs(net, train, recipe.objective, recipe.trainer, measure)]
+    curve = [epoch.event(recipe.name) for epoch in epochs(net, train, recipe.objective, recipe.trainer, measure, None)]
     domain = {"arch": _ARCHITECTURE, "shape": list(shape), "classes": classes, "domain": [0.0, 1.0]}
     save_weights(weights, net, domain)
     with book.transaction():

@@ -1,65 +1,41 @@
-"""The outer minimisation: Adam with a cosine rate over shuffled batches, one event per epoch.
+"""The outer minimisation: steps over shuffled batches, one event per epoch, guards between epochs.
 
-    θ ← θ − rate_t · Adam(∇_θ objective(θ; batch)),      rate_t = rate (1 + cos(π t / T)) / 2
+    θ ← θ − rate_t · optimiser(∇_θ objective_t(θ; batch))        objective_t: the set still growing (warm-up)
 
 Everything random is keyed: the order by (seed, epoch), a sample's draws by (seed, id, epoch), layers such as
-dropout by (seed, epoch). So equal seeds give equal weights, and no global generator is left moved.
+dropout by (seed, step). So equal seeds give equal weights, no global generator is left moved, and a run that goes on
+from a checkpoint in the middle of an epoch ends with the weights of one that was never interrupted.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saddlepoint.core.errors import DataError, InputError, NonFinite, UnsupportedModel
-from saddlepoint.core.rng import Draws, row_keys
-from saddlepoint.data import Data
-from saddlepoint.training.measure import Epoch, Measure, batches, to_device
+from saddlepoint.core.errors import DataError, UnsupportedModel
+from saddlepoint.data import Data, split
+from saddlepoint.geometry import PerturbationSet
+from saddlepoint.training.checkpoint import Keeper
+from saddlepoint.training.guards import Guards, Note
+from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective, Standard
-from saddlepoint.training.state import keyed_randomness, mode
+from saddlepoint.training.running import Run
+from saddlepoint.training.settings import Trainer
 
-
-@dataclass(frozen=True)
-class Trainer:
-    """Settings of the loop. `warm_up`: epochs over which the objective's set grows linearly to its full size."""
-
-    epochs: int = 10
-    batch: int = 64
-    rate: float = 2e-3
-    weight_decay: float = 0.0
-    warm_up: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or self.warm_up < 0:
-            raise InputError(
-                f"epochs={self.epochs}, batch={self.batch}, warm_up={self.warm_up} train nothing.",
-                "Give epochs and batch of at least 1 and a warm_up of at least 0.",
-            )
-        if not (math.isfinite(self.rate) and self.rate > 0 and self.weight_decay >= 0):
-            raise InputError(f"rate={self.rate}, weight_decay={self.weight_decay} are no step sizes.")
-
-    def fraction(self, epoch: int) -> Fraction:
-        """How much of the set's size epoch number `epoch` (from 0) uses."""
-        return min(Fraction(1), Fraction(epoch + 1, self.warm_up + 1))
-
-    def rate_at(self, progress: float) -> float:
-        """The cosine from `rate` to 0 as progress goes from 0 to 1."""
-        return self.rate * (1 + math.cos(math.pi * progress)) / 2
+_HELD_OUT = 0.05, 1000  # a share of the data, at most so many samples
+_FEWEST = 200  # samples from which a part is held out
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The trained copy, with the flags of the network it was copied from, and its learning curve."""
+    """The trained copy, with the flags of the network it was copied from, its learning curve, and what guards said."""
 
     net: nn.Module
     epochs: tuple[Epoch, ...]
+    notes: tuple[Note, ...] = ()
 
 
 def train(
@@ -68,75 +44,60 @@ def train(
     objective: Objective | None = None,
     trainer: Trainer | None = None,
     measure: Measure | None = None,
+    guards: Guards | None = Guards(),  # noqa: B008  # frozen
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Train a copy of `net`; the caller's network is left as it is. Defaults: cross-entropy, `Trainer()`.
 
-    Raises: see `epochs`.
+    Without a measure, and with guards, a validation part of the data is held out (`validation`).
+    With a keeper, the same call again goes on from its checkpoint. Raises: see `epochs`.
     """
+    objective, trainer = objective or Standard(), trainer or Trainer()
+    if measure is None and guards is not None and len(data) >= _FEWEST:
+        data, measure = validation(data, objective, trainer.seed)
     copied = copy.deepcopy(net)
-    curve = tuple(epochs(copied, data, objective or Standard(), trainer or Trainer(), measure))
-    return Trained(copied, curve)
+    events = list(epochs(copied, data, objective, trainer, measure, guards, keeper))
+    curve = tuple(event for event in events if isinstance(event, Epoch))
+    return Trained(copied, curve, tuple(event for event in events if isinstance(event, Note)))
+
+
+def validation(data: Data, objective: object, seed: int = 0, size: int | None = None) -> tuple[Data, Measure]:
+    """(the rest, a measure on a held-out part: 5 % of the data, at most 1,000), against the objective's own set."""
+    share, most = _HELD_OUT
+    rest, part = split(data, size or min(most, max(1, round(share * len(data)))), seed)
+    inner = getattr(objective, "objective", objective)  # AWP has its set inside
+    ball = getattr(inner, "set", None)
+    return rest, Measure(part, ball if isinstance(ball, PerturbationSet) else None)
 
 
 def epochs(
-    net: nn.Module, data: Data, objective: Objective, trainer: Trainer, measure: Measure | None = None
-) -> Iterator[Epoch]:
-    """Train the weights of `net` in place, and yield after each epoch.
-
-    Between two epochs the network is whole: flags as found, no gradients in the weights, fit to be saved or measured.
-    Stopping early is leaving the iteration. Frozen weights (requires_grad False) stay as they are.
-
-    Raises:
-        DataError: no data. UnsupportedModel: nothing to train. NonFinite: the loss left the numbers.
-    """
-    weights = [weight for weight in net.parameters() if weight.requires_grad]
-    if not weights:
-        raise UnsupportedModel("The network has no trainable weights.", "Set requires_grad on some of them.")
-    if len(data) == 0:
-        raise DataError("There are no samples to train on.")
-    optimiser = torch.optim.Adam(weights, lr=trainer.rate, weight_decay=trainer.weight_decay)
-    for epoch in range(trainer.epochs):
-        stage = objective.at(trainer.fraction(epoch))
-        with mode(net, True), keyed_randomness(trainer.seed, "layers", epoch):
-            loss = _one_epoch(net, data, stage, trainer, epoch, optimiser)
-        clean_k, robust_k = measure(net) if measure else (0, None)
-        yield Epoch(epoch + 1, loss, len(measure.data) if measure else 0, clean_k, robust_k)
-
-
-def _one_epoch(
     net: nn.Module,
     data: Data,
     objective: Objective,
     trainer: Trainer,
-    epoch: int,
-    optimiser: torch.optim.Optimizer,
-) -> float:
-    """One pass over the data; the mean loss of its samples, each at the weights of its own step."""
-    shuffle = Draws(row_keys(trainer.seed, ["order"], "training", epoch))
-    order = shuffle.uniform((len(data),), dtype=torch.float64)[0].argsort(stable=True)
-    total, seen = 0.0, 0
-    for batch in batches(data, order, trainer.batch):
-        x, y = to_device(batch, net)
-        draws = Draws(row_keys(trainer.seed, batch.ids, "training", epoch).to(x.device))
-        loss = objective(net, x, y, draws)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFinite(
-                f"The training loss became {value} in epoch {epoch + 1}.",
-                f"Lower the rate ({trainer.rate}) or check the data and the network's initial weights.",
-            )
-        progress = (epoch + seen / len(data)) / trainer.epochs
-        _step(optimiser, loss, trainer.rate_at(progress))
-        total, seen = total + value * len(y), seen + len(y)
-    return total / seen
+    measure: Measure | None = None,
+    guards: Guards | None = Guards(),  # noqa: B008  # frozen
+    keeper: Keeper | None = None,
+) -> Iterator[Epoch | Note]:
+    """Train the weights of `net` in place; yield after each epoch, and what a guard noticed.
 
+    Between two epochs the network is whole: flags as found, no gradients in the weights, fit to be saved or measured.
+    Stopping early is leaving the iteration. Frozen weights (requires_grad False) stay as they are. At the end `net` has
+    the averaged weights, if averages were asked for, and with guards those of the epoch that was best on validation.
+    What a keeper's checkpoint already holds is yielded again first.
 
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """Gradients by the weights only, one step, and none left behind."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-        gradients = torch.autograd.grad(loss, group["params"], allow_unused=True)
-        for weight, gradient in zip(group["params"], gradients, strict=True):
-            weight.grad = gradient
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    Raises:
+        DataError: no data. UnsupportedModel: nothing to train. NonFinite: the loss left the numbers.
+        InputError: the keeper holds a training with other settings. KeyboardInterrupt: the keeper asked to stop.
+    """
+    if not any(weight.requires_grad for weight in net.parameters()):
+        raise UnsupportedModel("The network has no trainable weights.", "Set requires_grad on some of them.")
+    if len(data) == 0:
+        raise DataError("There are no samples to train on.")
+    run = Run(net, data, objective, trainer, measure, guards, keeper)
+    yield from run.events
+    while not run.done:
+        before = len(run.events)
+        run.epoch()
+        yield from run.events[before:]
+    run.finish()

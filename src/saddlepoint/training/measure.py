@@ -2,7 +2,10 @@
 
     clean_k  = #{i : m(x_i) > 0}            robust_k = #{i : m > 0 at x_i and at every point the search visited}
 
+    single_k = #{i : m > 0 at x_i and after one step of the whole size from x_i}
+
 robust_k counts what a short search did not break: an upper bound on what is robust, meant for learning curves only.
+single_k far above it is the mark of catastrophic overfitting (guards.py).
 """
 
 from __future__ import annotations
@@ -31,6 +34,16 @@ class Epoch:
     n: int = 0
     clean_k: int = 0
     robust_k: int | None = None
+    single_k: int | None = None
+    predicted: float | None = None
+    """Over how many classes the predictions are spread: exp of their entropy."""
+    present: float = 0.0
+    """The same of the labels."""
+
+    @property
+    def single(self) -> float | None:
+        """Accuracy after one step over the n held-out samples."""
+        return self.single_k / self.n if self.n and self.single_k is not None else None
 
     @property
     def clean(self) -> float | None:
@@ -44,8 +57,20 @@ class Epoch:
 
     def event(self, run: str) -> dict[str, str | int | float | None]:
         """As the ledger's event table takes it."""
-        counts = {"n": self.n, "clean": self.clean, "robust": self.robust}
+        counts = {"n": self.n, "clean": self.clean, "robust": self.robust, "single": self.single}
         return {"kind": "epoch", "run": run, "epoch": self.epoch, "loss": self.loss, **counts}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted on held-out data."""
+
+    n: int
+    clean_k: int
+    robust_k: int | None
+    single_k: int | None
+    predicted: float
+    present: float
 
 
 @dataclass(frozen=True)
@@ -58,23 +83,36 @@ class Measure:
     batch: int = 256
     seed: int = 0
 
-    def __call__(self, net: nn.Module) -> tuple[int, int | None]:
-        """(clean_k, robust_k) of `net` in eval mode."""
-        clean = robust = 0
+    def __call__(self, net: nn.Module) -> Counts:
+        """The counts of `net` in eval mode."""
+        clean = many = single = 0
+        predictions: list[Tensor] = []
         with mode(net, False):
             for batch in batches(self.data, torch.arange(len(self.data)), self.batch):
                 x, y = to_device(batch, net)
                 with torch.no_grad():
-                    clean += int((margin(net(x), y) > 0).sum())
+                    z = net(x)
+                predictions.append(z.argmax(1).cpu())
+                clean += int((margin(z, y) > 0).sum())
                 if self.set is not None:
-                    robust += self._unbroken(net, self.set, x, y, batch.ids)
-        return clean, None if self.set is None else robust
+                    draws = Draws(row_keys(self.seed, batch.ids, "measure").to(x.device))
+                    many += _unbroken(net, Search(self.set, self.steps, _negative_margin), x, y, draws)
+                    single += _unbroken(net, Search(self.set, 1, _negative_margin, random=False), x, y, draws)
+        labels = torch.from_numpy(self.data.labels)
+        spreads = _effective_classes(torch.cat(predictions)), _effective_classes(labels)
+        return Counts(len(labels), clean, *((many, single) if self.set is not None else (None, None)), *spreads)
 
-    def _unbroken(self, net: nn.Module, ball: PerturbationSet, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> int:
-        draws = Draws(row_keys(self.seed, ids, "measure").to(x.device))
-        worst = worst_points(net, Search(ball, self.steps, _negative_margin), x, y, draws)
-        with torch.no_grad():
-            return int((margin(net(worst), y) > 0).sum())
+
+def _unbroken(net: nn.Module, search: Search, x: Tensor, y: Tensor, draws: Draws) -> int:
+    worst = worst_points(net, search, x, y, draws)
+    with torch.no_grad():
+        return int((margin(net(worst), y) > 0).sum())
+
+
+def _effective_classes(labels: Int64[Tensor, " n"]) -> float:
+    """exp of the entropy: k for k equally frequent classes, 1 for one class."""
+    share = torch.bincount(labels).to(torch.float64) / len(labels)
+    return float(torch.special.entr(share).sum().exp())
 
 
 def _negative_margin(z: Float[Tensor, "b k"], y: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:

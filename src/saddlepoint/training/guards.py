@@ -1,0 +1,67 @@
+"""What goes wrong in robust training, noticed on the validation part at the end of each epoch.
+
+    catastrophic overfitting   accuracy after one step − accuracy after many > `gap`      Wong et al. 2020, §5.4
+        The network resists the attack that it is trained with and no other. Stop, go back to the last good epoch.
+    collapse                   effective classes exp(entropy of the predicted classes) < `classes`
+        One class for everything: the loss is ln k and stays there (too large a set too soon). Said at once; stopped
+        after `patience` epochs.
+    robust overfitting         Rice, Wong, Kolter, ICML 2020: robust accuracy on held-out data falls while training goes
+        on. The epoch that is best on the *validation* part is kept, never one chosen on test data.
+
+Label leaking is guarded where the inner maximum is taken (adversarial.py: it holds δ = 0). Accuracies here are counts
+over a short search: good enough to notice a failure, never reported as robustness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saddlepoint.training.attacked import Attacked
+from saddlepoint.training.checks import check
+from saddlepoint.training.measure import Epoch
+from saddlepoint.training.replayed import Replayed
+from saddlepoint.training.weight_perturbation import AWP
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a guard did or noticed, at the end of an epoch."""
+
+    epoch: int
+    guard: str
+    text: str
+
+    def event(self, run: str) -> dict[str, str | int]:
+        """As the ledger's event table takes it."""
+        return {"kind": "guard", "run": run, "epoch": self.epoch, "guard": self.guard, "text": self.text}
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Thresholds. `keep_best`: end with the weights of the epoch that is best on the validation part."""
+
+    gap: float = 0.3
+    classes: float = 1.5
+    patience: int = 3
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        check("gap", self.gap, 0, 1)
+        check("classes", self.classes, 1)
+        check("patience", self.patience, 1)
+
+    def overfitted(self, epoch: Epoch, objective: object) -> Note | None:
+        """Catastrophic overfitting, for objectives that are trained against a search."""
+        if not isinstance(objective, Attacked | Replayed | AWP) or epoch.single is None or epoch.robust is None:
+            return None
+        if epoch.single - epoch.robust <= self.gap:
+            return None
+        text = f"accuracy {epoch.single:.3f} after one step, {epoch.robust:.3f} after many (n = {epoch.n})"
+        return Note(epoch.epoch, "catastrophic overfitting", text)
+
+    def collapsed(self, epoch: Epoch) -> Note | None:
+        """Collapse to one class, where the data hold several."""
+        if not epoch.n or epoch.predicted is None or epoch.predicted >= self.classes or epoch.present < 2:
+            return None
+        text = f"predictions are spread over {epoch.predicted:.2f} classes, the labels over {epoch.present:.2f}"
+        return Note(epoch.epoch, "collapse", f"{text}; a longer warm-up or a lower rate may help")
