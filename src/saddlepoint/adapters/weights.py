@@ -74,10 +74,10 @@ def _read_safetensors(path: Path) -> WeightsFile:
             f"{path} is no readable safetensors file ({error}).", "It is truncated or damaged: copy it again."
         ) from error
     metadata: dict[str, Any] = {}
-    for key in _KEYS:
-        if key in raw:
+    for key, text in raw.items():
+        if key in _KEYS or key.startswith("x-"):
             try:
-                metadata[key] = json.loads(raw[key])
+                metadata[key] = json.loads(text)
             except json.JSONDecodeError as error:
                 raise RefusedFile(f"Metadata {key!r} of {path} is no JSON.", "Write it with save_weights.") from error
     return WeightsFile(tensors, metadata)

@@ -25,6 +25,7 @@ _VERBS = {
     "gate": "Judge a ledger by a policy; the exit code is the answer.",
     "replay": "Check every witness and proof of a ledger again.",
     "merge": "The union of ledgers.",
+    "train": "Train a network against an adversary; the same command again resumes; ends with a bracket.",
     "lab": "Experiments that anybody can run: soundness.",
     "verify": "Does a network keep a VNN-LIB specification? sat, unsat, unknown or timeout.",
 }

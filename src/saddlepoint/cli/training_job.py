@@ -1,0 +1,218 @@
+"""What a `train` command means: its network, its three parts of data, its objective, and what its output will say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from torch import nn
+
+from saddlepoint.adapters import LoadOptions
+from saddlepoint.adapters.architectures import build
+from saddlepoint.adapters.imports import import_object, is_import_path
+from saddlepoint.adapters.options import as_box
+from saddlepoint.adapters.snapshot import normaliser
+from saddlepoint.adapters.weights import read_weights
+from saddlepoint.core.errors import DataError, InputError
+from saddlepoint.data import Data, PartOfData, split
+from saddlepoint.data import load as load_data
+from saddlepoint.geometry import Box
+from saddlepoint.spec import Threat
+from saddlepoint.training import Measure, Objective, Trainer, fresh
+from saddlepoint.training.catalogue import Entry, entry, objective
+from saddlepoint.training.certified import interval_initialised
+from saddlepoint.training.checkpoint import described
+from saddlepoint.training.state import keyed_randomness
+
+SETTINGS = "x-training"
+_COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 128, "rate": 3e-3}
+_VALIDATION, _TEST = 500, 1000  # most samples that are held out
+_SHARE = 0.1  # of the data, at most
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Settings of the loop; what is left out is the objective's own default."""
+
+    epochs: Annotated[int | None, Parameter(help="passes over the data (12; certified objectives more)")] = None
+    warm_up: Annotated[int | None, Parameter(help="epochs in which the set grows (4)")] = None
+    batch: Annotated[int | None, Parameter(help="samples a step (128)")] = None
+    rate: Annotated[float | None, Parameter(help="learning rate (0.003)")] = None
+    weight_decay: Annotated[float | None, Parameter(help="of the optimiser")] = None
+    optimiser: Annotated[str | None, Parameter(help="adam, adamw or sgd")] = None
+    schedule: Annotated[str | None, Parameter(help="cosine, cyclic, step or constant")] = None
+    averaging: Annotated[str | None, Parameter(help="of the weights: none, ema or swa")] = None
+    clip: Annotated[float | None, Parameter(help="largest norm of a step's gradient")] = None
+    accumulate: Annotated[int | None, Parameter(help="parts that a step's gradient is worked out in")] = None
+    precision: Annotated[str | None, Parameter(help="bfloat16 for nothing (full), the outer step, or all")] = None
+    seed: Annotated[int, Parameter(help="of all random numbers")] = 0
+
+    def trainer(self, wanted: dict[str, Any]) -> Trainer:
+        """What was typed goes before what the objective wants, and that before the common defaults."""
+        typed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        merged = {**_COMMON, **wanted, **typed}
+        if "warm_up" not in typed:  # a short run must reach the whole set, and stay there for a while
+            merged["warm_up"] = min(merged["warm_up"], merged["epochs"] // 2)
+        return Trainer(**merged)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, on which samples, and which others judge it."""
+
+    arch: Annotated[str, Parameter(help="a built-in name, mlp:64-64, or package.module:factory")]
+    init: Annotated[Path | None, Parameter(help="weights to begin with (.safetensors, .pt) in place of fresh ones")] = (
+        None
+    )
+    n: Annotated[int | None, Parameter(help="train on the first n samples")] = None
+    test: Annotated[str | None, Parameter(help="DATA of the bracket (default: DATA:test, or a part held out)")] = None
+    domain: Annotated[str, Parameter(help="legal inputs")] = "0,1"
+    mean: Annotated[str | None, Parameter(help="normalisation in front of the network")] = None
+    std: Annotated[str | None, Parameter(help="normalisation in front of the network")] = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that was typed, understood. `net` is to be saved; `whole` has the normalisation in front of it."""
+
+    net: nn.Module
+    whole: nn.Module
+    train: Data
+    validation: Measure
+    test: Data
+    objective: Objective
+    trainer: Trainer
+    metadata: dict[str, Any]
+
+
+def prepared(
+    data: str,
+    subject: Subject,
+    wanted: str,
+    threats: Sequence[Threat],
+    options: TrainerOptions,
+    loading: LoadOptions,
+) -> Job:
+    """The job. Raises InputError and its children for whatever does not fit together; nothing is written before."""
+    found = entry(wanted)
+    box = as_box(loading.domain, "the network")
+    sets = [threat.within(box).set for threat in threats]
+    aim = objective(wanted, sets)
+    trainer = options.trainer(dict(found.trainer))
+    rest, test = _parts(data, subject, options.seed)
+    train, held_out = split(rest, _some(rest, _VALIDATION), options.seed)
+    _check_domain(train, box, data)
+    net = _network(subject, found, tuple(train.shape), train.classes, options.seed).to(loading.device)
+    front = normaliser(loading.mean, loading.std, tuple(train.shape))
+    whole = net if front is None else nn.Sequential(front.to(loading.device), net)
+    said = {
+        "objective": described(aim),
+        "threats": [s.canonical() for s in sets],
+        "trainer": {k: v for k, v in described(trainer).items() if k != "kind"},
+        "data": train.digest,
+        "inner mode": getattr(aim, "inner", None),
+        "begun with": None if subject.init is None else str(subject.init),
+    }
+    metadata = {
+        "arch": subject.arch,
+        "shape": list(train.shape),
+        "classes": train.classes,
+        "domain": [_plain(box.lower), _plain(box.upper)],
+        "mean": _plain(loading.mean),
+        "std": _plain(loading.std),
+        SETTINGS: said,
+    }
+    measure = Measure(held_out, sets[0] if sets else None)
+    return Job(net, whole, train, measure, test, aim, trainer, metadata)
+
+
+def finished(output: Path, metadata: dict[str, Any]) -> bool:
+    """Whether the output is this very training's. Raises InputError where it is something else."""
+    if not output.exists():
+        return False
+    before = read_weights(output).metadata
+    if SETTINGS not in before:
+        raise InputError(f"{output} exists and is no output of train.", "Give another -o, or move it away.")
+    old, new = ({**m[SETTINGS], **{k: m.get(k) for k in ("arch", "domain", "mean", "std")}} for m in (before, metadata))
+    differing = [name for name in new if old.get(name) != new[name]]
+    for name in list(differing):
+        if isinstance(new[name], dict) and isinstance(old.get(name), dict):
+            differing.remove(name)
+            differing += [k for k in new[name] if old[name].get(k) != new[name][k]]
+    if differing:
+        raise InputError(
+            f"{output} was trained with other settings ({', '.join(differing)}).",
+            "Give another -o, or the settings of before.",
+        )
+    return True
+
+
+def _parts(spec: str, subject: Subject, seed: int) -> tuple[Data, Data]:
+    """(to train on, to judge by): a test set that was named, the data's own test part, or a part held out."""
+    whole: Data = load_data(spec)
+    if subject.n is not None:
+        if subject.n < 1:
+            raise InputError(f"--n {subject.n} trains on nothing.", "Give at least 1.")
+        whole = PartOfData(whole, np.arange(min(subject.n, len(whole))))
+    if subject.test is not None:
+        test: Data = load_data(subject.test)
+    elif spec.endswith(":train"):
+        try:
+            test = load_data(spec.removesuffix("train") + "test")
+        except DataError:
+            return split(whole, _some(whole, _TEST), seed + 1)
+    else:
+        return split(whole, _some(whole, _TEST), seed + 1)
+    if tuple(test.shape) != tuple(whole.shape):
+        raise DataError(
+            f"{test.spec} has shape {tuple(test.shape)}, {spec} {tuple(whole.shape)}.", "Give a fitting one."
+        )
+    return whole, test
+
+
+def _some(data: Data, most: int) -> int:
+    return min(most, max(1, math.floor(_SHARE * len(data))))
+
+
+def _check_domain(data: Data, box: Box, spec: str) -> None:
+    low, high = 0.0, 0.0
+    x = data.take(slice(0, min(len(data), 2000))).x
+    low, high = float(x.min()), float(x.max())
+    lower, upper = np.min(box.lower), np.max(box.upper)
+    if low < lower - 1e-6 or high > upper + 1e-6:
+        raise InputError(
+            f"{spec} has values from {low:g} to {high:g}, the domain is [{lower:g}, {upper:g}].",
+            "Give --domain, or data in raw units with --mean and --std.",
+        )
+
+
+def _network(subject: Subject, found: Entry, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """The network with fresh or given weights."""
+    if is_import_path(subject.arch):
+        with keyed_randomness(seed, "weights"):
+            made = import_object(subject.arch)
+            made = made() if not isinstance(made, nn.Module) and callable(made) else made
+        if not isinstance(made, nn.Module):
+            raise InputError(f"{subject.arch} gives {type(made).__name__}, not an nn.Module.", "Return the network.")
+    else:
+        made = build(subject.arch, shape, classes)
+        made = interval_initialised(made, seed) if found.interval_weights else fresh(made, seed)
+    if subject.init is not None:
+        if not subject.init.is_file():
+            raise InputError(f"There is no file {subject.init}.", "Check --init.")
+        try:
+            made.load_state_dict(read_weights(subject.init).tensors)
+        except RuntimeError as error:
+            raise InputError(f"{subject.init} does not fit {subject.arch}: {error}.", "Check --arch.") from error
+    return made
+
+
+def _plain(value: Any) -> Any:
+    return [float(v) for v in value] if isinstance(value, Sequence) else value
