@@ -98,7 +98,7 @@ def test_msd_with_one_set_is_pgd(trained, batch) -> None:
 
 def test_msd_takes_the_steepest_of_the_sets_steps(trained, batch) -> None:
     x, y = batch.x, batch.y
-    objective = MSD((sp.Linf("0.05", box=UNIT), sp.L2("0.2", box=UNIT), sp.L1("0.4", box=UNIT)), steps=3)
+    objective = MSD((sp.Linf("0.05", box=UNIT), sp.L2("0.24", box=UNIT), sp.L1("0.4", box=UNIT)), steps=3)
     z = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(cross_entropy(trained(z), y).sum(), z)
     _, chosen = objective._steepest(trained, x, y, x, slope)

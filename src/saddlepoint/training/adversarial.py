@@ -127,7 +127,7 @@ def _climber(search: Search, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """One ascent step as a function of (z, gradient), with what does not change from step to step done beforehand."""
     ball = search.set
     if not isinstance(ball, Linf):
-        return lambda z, gradient: ascend(search, x, z, gradient)
+        return lambda z, gradient: _along_lmo(search, x, z, gradient)
     lower, upper = ball.hull(x, rounding="in")
     length = sizes.below(ball.size, x).to(x.dtype) * (search.travel / search.steps)
     return lambda z, gradient: torch.clamp(z + length * gradient.sign(), lower, upper)
@@ -135,6 +135,10 @@ def _climber(search: Search, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 def ascend(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
     """One step of length η sizes along the set's steepest direction, back onto S(x)."""
+    return _climber(search, x)(z, gradient)
+
+
+def _along_lmo(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
     ball = search.set
     # parameters are centred at 0, so their lmo is a direction already; a point's lmo is taken in the set around it
     direction = ball.lmo(x, gradient) if ball.parametric else ball.lmo(z, gradient) - z
