@@ -94,7 +94,8 @@ class Encloser:
             return rule.loose(node.op, *values[source]).flatten(1)
 
         def minimum(pairs: Tensor, sign: Tensor) -> Tensor:
-            return self._minimum(source, pairs.nonzero(as_tuple=True), sign[pairs], (relaxations, region))
+            samples, neurons = pairs.nonzero(as_tuple=True)
+            return self._minimum(source, (samples, neurons), sign[pairs], (relaxations, region))
 
         def improve(pairs: Tensor, sign: Tensor, found: Tensor) -> None:
             # neuron ≥ min of itself, neuron ≤ −min of its negative; a comparison with NaN is false
