@@ -23,6 +23,7 @@ from saddlepoint.training.linear.deletion import deletion_cost, deletion_error
 from saddlepoint.training.linear.logistic import logistic
 from saddlepoint.training.linear.monotone import addition_error
 from saddlepoint.training.linear.norms import LOSS, epigraph
+from saddlepoint.training.linear.predictor import binary
 from saddlepoint.training.linear.programme import Programme
 from saddlepoint.training.linear.robust import robust_error, worst_margins
 from saddlepoint.training.linear.weighting import evenness
@@ -187,8 +188,6 @@ def test_a_monotone_model_loses_nothing_to_additions() -> None:
     clean = addition_error(monotone, x, y, 0)
     assert clean < 0.15
     assert all(addition_error(monotone, x, y, k) == clean for k in (1, 5, 40))  # T24
-    from saddlepoint.training.linear.predictor import binary
-
     unconstrained = binary(free.w, free.b, free.objective)
     assert addition_error(unconstrained, x, y, 5) > clean + 0.2
     # brute force over pairs of additions
@@ -223,8 +222,12 @@ def test_what_cannot_be_solved_is_said() -> None:
         RobustLinear(sp.L1("0.1")).fit(x, np.zeros_like(y))
     with pytest.raises(DataError, match="NaN"):
         RobustLinear(sp.L1("0.1")).fit(np.full_like(x, np.nan), y)
-    for wrong in (lambda: RobustLinear(BALLS["l1"], ridge=-1.0), lambda: FeatureWeighting(ridge=0.0),
-                  lambda: MonotoneLinear(ridge=0.0), lambda: SubspaceEnsemble(share=0.0)):  # fmt: skip
+    for wrong in (
+        lambda: RobustLinear(BALLS["l1"], ridge=-1.0),
+        lambda: FeatureWeighting(ridge=0.0),
+        lambda: MonotoneLinear(ridge=0.0),
+        lambda: SubspaceEnsemble(share=0.0),
+    ):
         with pytest.raises(InputError):
             wrong()
     with pytest.raises(InputError, match="from 0 to 5"):

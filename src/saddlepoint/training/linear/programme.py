@@ -86,6 +86,25 @@ class Programme:
         self._highs.passHessian(hessian)
 
 
+class Squares:
+    """λ/2 Σ w_j² by tangents: columns r with r_j ≥ t w_j − t²/2 (≤ w_j²/2 for every t), grown at the points found.
+
+    HiGHS' quadratic solver does not survive many nearly parallel rows; its simplex does.
+    """
+
+    def __init__(self, programme: Programme, w: np.ndarray, weight: float) -> None:
+        self._programme, self._w, self._weight = programme, w, weight
+        self._r = programme.columns(len(w), lower=0.0, cost=weight)
+
+    def cut(self, point: np.ndarray, tolerance: float) -> None:
+        """Tangents where r is so much too low that the term misses `tolerance`."""
+        w = point[self._w]
+        rows = np.flatnonzero(point[self._r] < w * w / 2 - tolerance / (len(w) * self._weight))
+        if len(rows):
+            parts = [(self._r[rows], scaled_identity(len(rows))), (self._w[rows], sparse.diags_array(-w[rows]))]
+            self._programme.rows(parts, lower=-(w[rows] ** 2) / 2)
+
+
 def scaled_identity(count: int, factor: float = 1.0) -> Any:
     """factor · I, sparse."""
     return sparse.identity(count, format="coo") * factor

@@ -28,7 +28,7 @@ from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.training.linear.norms import dual_order, epigraph, norm, size_of, tangent
 from saddlepoint.training.linear.predictor import LinearFit, binary, samples
-from saddlepoint.training.linear.programme import Programme, scaled_identity
+from saddlepoint.training.linear.programme import Programme, Squares, scaled_identity
 
 _ROUNDS = 300
 
@@ -96,11 +96,11 @@ class _Problem:
             self._tie(np.arange(n), 0, [(self.w[0], sign[:, None] * x), (self.b, sign[:, None])], s)
         else:
             self._pairs()
-        self.squares: np.ndarray | None = None
+        self.squares: Squares | None = None
         if config.ridge > 0 and config.loss == "hinge" and k == 2:
             p.square = (self.w.ravel(), config.ridge)
         elif config.ridge > 0:
-            self.squares = p.columns(self.w.size, lower=0.0, cost=config.ridge)
+            self.squares = Squares(p, self.w.ravel(), config.ridge)
         if config.loss == "hinge":
             self._all_pieces()
         else:
@@ -152,13 +152,7 @@ class _Problem:
             parts += [(self.margins[rows, j], sparse.diags_array(-slope[rows, j])) for j in range(m.shape[1])]
             self.programme.rows(parts, lower=(value - (slope * m).sum(1))[rows])
         if self.squares is not None:
-            columns, w = self.w.ravel(), point[self.w.ravel()]
-            spare = self.config.tolerance / (8 * w.size * self.config.ridge)
-            rows = np.flatnonzero(point[self.squares] < w * w / 2 - spare)
-            if len(rows):  # r ≥ w²/2 ≥ t w − t²/2 for every t
-                parts = [(self.squares[rows], scaled_identity(len(rows)))]
-                parts += [(columns[rows], sparse.diags_array(-w[rows]))]
-                self.programme.rows(parts, lower=-(w[rows] ** 2) / 2)
+            self.squares.cut(point, self.config.tolerance / 8)
         for e, s in self.round:
             tangent(self.programme, e, s, point)
 
