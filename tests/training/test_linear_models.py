@@ -14,6 +14,7 @@ import saddlepoint as sp
 from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.data import load
 from saddlepoint.training.linear import (
+    FeatureDeletion,
     FeatureWeighting,
     MonotoneLinear,
     RobustLinear,
@@ -149,6 +150,45 @@ def test_deletion_cost_is_that_of_all_sets() -> None:
         sets = [s for r in range(k + 1) for s in itertools.combinations(range(6), r)]
         worst = [max(sum(sign[i] * w[j] * x[i, j] for j in s) for s in sets) for i in range(8)]
         assert deletion_cost(w, x, sign, k) == pytest.approx(worst, abs=1e-12)
+
+
+def test_feature_deletion_reaches_the_optimum_of_the_dualised_programme() -> None:
+    # Globerson & Roweis eq. 8: s_i = min K z + Σ v, z + v_j ≥ y x_j w_j, v ≥ 0, z ≥ 0; solved by another solver
+    x, y = _clouds(14, 3)
+    sign, n, d, k, ridge = 2 * y - 1.0, 14, 3, 1, 0.1
+    fit = FeatureDeletion(k, ridge, 1e-6).fit(x, y)
+    assert fit.gap <= 1e-6
+
+    def split(v: np.ndarray) -> list[np.ndarray]:
+        return np.split(v, np.cumsum([d, 1, n, n]))
+
+    def value(v: np.ndarray) -> float:
+        w, _, loss, _, _ = split(v)
+        return loss.mean() + ridge / 2 * w @ w
+
+    def slack(v: np.ndarray) -> np.ndarray:
+        w, b, loss, z, u = split(v)
+        u = u.reshape(n, d)
+        hinge = loss - (1 - sign * (x @ w + b) + k * z + u.sum(1))
+        return np.concatenate([hinge, (z[:, None] + u - sign[:, None] * x * w).ravel()])
+
+    limits = [(None, None)] * (d + 1) + [(0, None)] * (2 * n + n * d)
+    start = np.r_[np.zeros(d + 1), np.full(n, 2.0), np.ones(n), np.ones(n * d)]
+    constraint = [{"type": "ineq", "fun": slack}]
+    options = {"maxiter": 500, "ftol": 1e-10}
+    other = minimize(value, start, method="SLSQP", bounds=limits, constraints=constraint, options=options)
+    assert other.success
+    assert fit.objective == pytest.approx(other.fun, abs=1e-5)
+
+
+def test_deletion_training_beats_a_plain_machine_under_deletion() -> None:
+    (x, y), (x_test, y_test) = _digits("train"), _digits("test")
+    plain, hard = (FeatureDeletion(k, 1e-3, 1e-3).fit(x, y) for k in (0, 4))
+    assert deletion_error(hard, x_test, y_test, 4) <= deletion_error(plain, x_test, y_test, 4) - 0.3
+    assert deletion_error(hard, x_test, y_test, 0) <= deletion_error(plain, x_test, y_test, 0) + 0.05
+    assert evenness(hard) > evenness(plain)
+    errors = [deletion_error(hard, x_test, y_test, k) for k in range(0, 21, 4)]
+    assert errors == sorted(errors)  # T14: more deletions, never fewer errors
 
 
 def _curve(fit, x: np.ndarray, y: np.ndarray) -> float:
