@@ -173,6 +173,17 @@ def measure(case: Case, count: int, method: str, repeats: int) -> dict[str, Any]
     }
 
 
+def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole result so far."""
+    return {
+        "what": "seconds of one bound, ours and auto_LiRPA's",
+        "rows": rows,
+        "holds": all(r["holds"] for r in rows),
+        "versions": {"auto_LiRPA": "0.6.0 in neuralsat " + version("neuralsat"), "torch": version("torch")},
+        "machine": machine(),
+    }
+
+
 def main() -> None:
     """Measure, print and keep the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,14 +208,7 @@ def main() -> None:
                     same = (row["model"], row["method"], row["batch"])
                     rows = [r for r in rows if (r["model"], r["method"], r["batch"]) != same] + [row]
                     print(json.dumps(row), flush=True)
-    table = {
-        "what": "seconds of one bound, ours and auto_LiRPA's",
-        "rows": rows,
-        "holds": all(r["holds"] for r in rows),
-        "versions": {"auto_LiRPA": "0.6.0 in neuralsat " + version("neuralsat"), "torch": version("torch")},
-        "machine": machine(),
-    }
-    file.write_text(json.dumps(table, indent=1) + "\n")
+                    file.write_text(json.dumps(table(rows), indent=1) + "\n")
 
 
 if __name__ == "__main__":
