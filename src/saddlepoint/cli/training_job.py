@@ -27,6 +27,7 @@ from saddlepoint.training import Measure, Objective, Trainer, fresh
 from saddlepoint.training.catalogue import Entry, entry, objective
 from saddlepoint.training.certified import interval_initialised
 from saddlepoint.training.checkpoint import described
+from saddlepoint.training.settings import Averaging, Optimiser, Precision, Schedule
 from saddlepoint.training.state import keyed_randomness
 
 SETTINGS = "x-training"
@@ -45,12 +46,12 @@ class TrainerOptions:
     batch: Annotated[int | None, Parameter(help="samples a step (128)")] = None
     rate: Annotated[float | None, Parameter(help="learning rate (0.003)")] = None
     weight_decay: Annotated[float | None, Parameter(help="of the optimiser")] = None
-    optimiser: Annotated[str | None, Parameter(help="adam, adamw or sgd")] = None
-    schedule: Annotated[str | None, Parameter(help="cosine, cyclic, step or constant")] = None
-    averaging: Annotated[str | None, Parameter(help="of the weights: none, ema or swa")] = None
+    optimiser: Annotated[Optimiser | None, Parameter(help="adam, adamw or sgd")] = None
+    schedule: Annotated[Schedule | None, Parameter(help="cosine, cyclic, step or constant")] = None
+    averaging: Annotated[Averaging | None, Parameter(help="of the weights: none, ema or swa")] = None
     clip: Annotated[float | None, Parameter(help="largest norm of a step's gradient")] = None
     accumulate: Annotated[int | None, Parameter(help="parts that a step's gradient is worked out in")] = None
-    precision: Annotated[str | None, Parameter(help="bfloat16 for nothing (full), the outer step, or all")] = None
+    precision: Annotated[Precision | None, Parameter(help="bfloat16 for nothing (full), the outer step, or all")] = None
     seed: Annotated[int, Parameter(help="of all random numbers")] = 0
 
     def trainer(self, wanted: dict[str, Any]) -> Trainer:
