@@ -34,6 +34,7 @@ from saddlepoint.training.multi_set import AverageOfSets, MaxOfSets
 from saddlepoint.training.n_fgsm import NFGSM
 from saddlepoint.training.objective import Objective, Standard
 from saddlepoint.training.smoothadv import SmoothAdv
+from saddlepoint.training.stability import ReluStability
 from saddlepoint.training.trades import TRADES
 from saddlepoint.training.weight_perturbation import AWP
 from saddlepoint.training.worst_of_k import WorstOfK
@@ -63,6 +64,11 @@ def _awp(ball: PerturbationSet, steps: int = 7, gamma: float = 0.005, beta: floa
     return AWP(TRADES(ball, steps, beta=beta) if beta else Adversarial(ball, steps), gamma)
 
 
+def _stability(ball: PerturbationSet, weight: float = 1e-4, l1: float = 2e-5, steps: int = 7) -> ReluStability:
+    """On PGD."""
+    return ReluStability(ball, weight, l1, objective=Adversarial(ball, steps))
+
+
 _CERTIFIED = {"epochs": 40, "warm_up": 20, "rate": 5e-4, "batch": 128, "clip": 10.0, "schedule": "step"}
 
 CATALOGUE: dict[str, Entry] = {
@@ -88,6 +94,7 @@ CATALOGUE: dict[str, Entry] = {
     "smoothadv": Entry(SmoothAdv),
     "macer": Entry(MACER, "none"),
     "lipschitz": Entry(LipschitzMargin),
+    "relu-stability": Entry(_stability),
     "ibp": Entry(IBP, "one", _CERTIFIED, True),
     "crown-ibp": Entry(CrownIBP, "one", _CERTIFIED, True),
     "sabr": Entry(SABR, "one", _CERTIFIED, True),
