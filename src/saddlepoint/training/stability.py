@@ -5,8 +5,8 @@ via Inducing ReLU Stability").
 
 l u < 0 only where a ReLU can be both on and off over S(x); there the term pulls l u up, and far from it tanh is flat.
 Every unstable unit is a branch of an exact verifier, so halving them is worth far more than half of its time; sparse
-weights make bounds tighter and programmes smaller. The sum is over units and the mean over samples, so its scale does not
-depend on a layer's shape.
+weights make bounds tighter and programmes smaller. The sum is over units and the mean over samples, so its scale
+does not depend on a layer's shape.
 l, u of the units' inputs:
     naive      intervals: two forwards
     improved   the dual of Wong and Kolter, a row per unit, cut with intervals. Like the paper's improved arithmetic
