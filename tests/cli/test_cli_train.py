@@ -1,56 +1,130 @@
-"""`saddlepoint train`: what its file carries, the same command again, and wrong commands in one line."""
+"""`train` as a person meets it: one command trains, resumes and ends with a bracket; wrong input gets one line."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from saddlepoint.adapters import load
 from saddlepoint.cli.main import run_app
+from saddlepoint.ledger import Ledger
 
-BASE = ["train", "digits:train", "--arch", "mlp:16", "--threat", "linf:0.05", "--no-bracket", "--epochs", "1"]
+BASE = ("train", "digits:test", "--arch", "mlp:16", "--objective", "pgd:steps=2", "--threat", "linf:0.05")
+SHORT = ("--epochs", "2", "--batch", "32")
 
 
-def test_the_file_says_what_it_is_and_the_same_command_again_trains_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "net.safetensors"
-    command = [*BASE, "--objective", "fgsm", "-o", str(output)]
-    assert run_app(command) == 0
-    assert "epoch 1/1" in capsys.readouterr().err
-    model = load(str(output))  # no --arch, no --domain
-    assert tuple(model.shape) == (1, 8, 8)
-    assert [float(end) for ends in (model.domain.lower, model.domain.upper) for end in ends] == [0.0, 1.0]
-    written, when = output.read_bytes(), output.stat().st_mtime_ns
-    assert run_app(command) == 0
-    assert (output.read_bytes(), output.stat().st_mtime_ns) == (written, when)
-    capsys.readouterr()
-    assert run_app([*command, "--seed", "1"]) == 2
-    told = capsys.readouterr().err.strip()
-    assert "other settings" in told
-    assert "\n" not in told
-    assert output.read_bytes() == written
+def call(*arguments) -> int:
+    return run_app([str(a) for a in arguments])
+
+
+def test_it_trains_judges_on_held_out_data_and_says_what_it_did(tmp_path, capsys) -> None:
+    out = tmp_path / "m.safetensors"
+    assert call(*BASE, *SHORT, "-o", out, "--bracket", "12", "--plan", "quick") == 0
+    said = capsys.readouterr()
+    assert "robust accuracy in [" in said.out
+    assert "n = 12" in said.out
+    assert "epoch 2/2" in said.err
+    assert "robust 0." in said.err
+    with safe_open(out, "pt") as file:
+        carried = file.metadata()
+    assert carried["arch"] == '"mlp:16"'
+    assert carried["domain"] == "[0.0, 1.0]"
+    for word in ("Adversarial", "linf", "1/20", '"seed": 0', '"inner mode": "eval"'):
+        assert word in carried["x-training"]
+    with Ledger(tmp_path / "m.ledger") as book:
+        assert [event["epoch"] for event in book.events() if event["kind"] == "epoch"] == [1, 2]
+    assert not (tmp_path / "m.safetensors.checkpoint").exists()
+    # the weights load without options, and a bracket is not made twice
+    assert call("check", out, "--data", "digits:test") == 0
+    before = out.read_bytes()
+    assert call(*BASE, *SHORT, "-o", out, "--bracket", "12", "--plan", "quick") == 0
+    assert "trained already" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_other_settings_do_not_overwrite_an_output(tmp_path, capsys) -> None:
+    out = tmp_path / "m.safetensors"
+    assert call(*BASE, *SHORT, "-o", out, "--no-bracket") == 0
+    assert call(*BASE, *SHORT, "-o", out, "--no-bracket", "--rate", "0.1") == 2
+    assert "other settings (rate)" in capsys.readouterr().err
+    assert call(*BASE, *SHORT, "-o", out, "--no-bracket", "--seed", "1") == 2
+    foreign = tmp_path / "foreign.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, foreign)
+    assert call(*BASE, *SHORT, "-o", foreign, "--no-bracket") == 2
+    assert "no output of train" in capsys.readouterr().err
+
+
+def test_interrupted_and_typed_again_it_ends_with_the_same_weights(tmp_path) -> None:
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    long = ("--epochs", "60", "--batch", "32", "--no-bracket")
+    command = [sys.executable, "-m", "saddlepoint", *BASE, *long, "-o", str(cut)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "same command again resumes" in said
+    assert not cut.exists()
+    begun = time.monotonic()
+    assert call(*BASE, *long, "-o", cut) == 0
+    assert time.monotonic() - begun < 60
+    assert call(*BASE, *long, "-o", whole) == 0
+    a, b = load_file(whole), load_file(cut)
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("typed", "answer"),
     [
-        (["--objective", "pdg"], "there is no objective 'pdg'"),
-        (["--objective", "pgd:step=3"], "has no option 'step=3'"),
-        (["--objective", "pgd", "--rate", "-1"], "no step sizes"),
-        (["--objective", "pgd", "--schedule", "linear"], "linear"),
-        (["--objective", "pgd", "--threat", "linf:0.1"], "takes one set"),
-        (["--objective", "pgd", "--n", "0"], "trains on nothing"),
-        (["--objective", "pgd", "--test", "nofile.npz"], "nofile.npz"),
+        (("--objective", "pgdd"), "there is no objective 'pgdd'"),
+        (("--objective", "pgd:stepz=3"), "no option 'stepz=3'"),
+        (("--objective", "pgd:steps=many"), "'many' is not a number"),
+        (("--objective", "pgd:steps=1.5"), "no whole number"),
+        (("--objective", "pgd:steps=0"), "steps=0"),
+        (("--threat", "linf"), "no threat"),
+        (("--arch", "resnet-9000"), "No built-in architecture"),
+        (("--arch", "nowhere:net"), "cannot be imported"),
+        (("--epochs", "0"), "epochs=0"),
+        (("--rate", "nan"), "rate=nan"),
+        (("--optimiser", "lion"), "adamw"),
+        (("--n", "0"), "trains on nothing"),
+        (("--device", "cuda:99"), "not there"),
+        (("--bracket", "0"), "show nothing"),
+        (("--test", "nowhere.npz"), "no file nowhere.npz"),
+        (("--domain", "0,0.5"), "the domain is [0, 0.5]"),
+        (("--mean", "0.1,0.2,0.3"), "3 entries"),
+        (("--init", "nowhere.safetensors"), "There is no file"),
+        (("-o", "model.pt"), "written as .safetensors"),
+        (("--plan", "weak"), "weak"),
     ],
 )
-def test_wrong_commands_get_one_line_and_write_nothing(
-    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "net.safetensors"
-    assert run_app([*BASE, "-o", str(output), *words]) == 2
-    said = capsys.readouterr().err.strip()
-    assert told in said
-    assert "\n" not in said
+def test_wrong_input_gets_one_line_and_leaves_nothing(typed, answer, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"--arch": "mlp:16", "--objective": "pgd:steps=2", "--threat": "linf:0.05", "-o": "m.safetensors"}
+    given |= dict([typed])
+    words = [word for pair in given.items() for word in pair]
+    assert call("train", "digits:test", *words, "--no-bracket" if typed[0] not in ("--bracket",) else "--seed=0") == 2
+    said = capsys.readouterr()
+    assert answer in said.err
+    assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objectives_that_need_a_set_or_one_set_say_so(tmp_path, capsys) -> None:
+    end = ("--arch", "mlp:16", "-o", tmp_path / "m.safetensors", "--no-bracket")
+    assert call("train", "digits:test", *end) == 2
+    assert "Give --threat" in capsys.readouterr().err
+    assert call("train", "digits:test", *end, "--threat", "linf:0.1", "--threat", "l2:0.5") == 2
+    assert "max, average or msd" in capsys.readouterr().err

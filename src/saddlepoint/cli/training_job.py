@@ -216,4 +216,7 @@ def _network(subject: Subject, found: Entry, shape: tuple[int, ...], classes: in
 
 
 def _plain(value: Any) -> Any:
-    return [float(v) for v in value] if isinstance(value, Sequence) else value
+    """JSON of one number, or of one per channel."""
+    if not isinstance(value, Sequence):
+        return value
+    return float(value[0]) if len(value) == 1 else [float(v) for v in value]

@@ -11,10 +11,10 @@ The ascent step is taken in the set's own geometry, without knowing which set it
 The highest point visited is returned, x itself included: the inner value is never below the clean loss, and an
 ascent that fails (masked gradients, label leaking) shows as standard training, not as easy robustness.
 
-What makes the search cheap: the hull of an ℓ∞ ball is worked out once a batch, not once a step; input gradients only;
-while the set still grows, the steps grow with it (1 … steps), since a small set is crossed by few; and where the
-processor multiplies bfloat16 in hardware, the search runs in it (points are then ranked to about three digits; the
-outer step stays in the precision of the weights).
+What makes the search cheap: the hull of an ℓ∞ ball is worked out once a batch, not once a step; input gradients only
+(one_channel.py); while the set still grows, the steps grow with it (1 … steps), since a small set is crossed by few;
+and where the processor multiplies bfloat16 in hardware, the search runs in it (points are then ranked to about three
+digits; the outer step stays in the precision of the weights).
 Cost of a step of training: steps + 3 forwards, steps + 1 backwards.
 """
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -36,7 +37,9 @@ from saddlepoint.core.arithmetic import per_row
 from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import Linf, PerturbationSet, sizes
+from saddlepoint.geometry.base import Interval
 from saddlepoint.training.checks import check
+from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.state import mode
 
 _TRAVEL = 2.5  # sizes of the set that all steps together could cross (Madry et al.: 2.5 ε / steps)
@@ -81,18 +84,21 @@ def worst_points(
 
     Only input gradients are asked for; the flags of `net` are the caller's business. steps + 2 forwards.
     """
-    ball, climb = search.set, _climber(search, x)
+    ball = search.set
+    limits = _limits(ball, x)
+    climb = _climber(search, x, limits)
     best = x
     with torch.autocast(x.device.type, torch.bfloat16, enabled=search.low and has_bfloat16(x)):
         with torch.no_grad():
             highest = search.loss(net(x), y).to(x.dtype)
-            z = _begin(search, x, draws) if start is None else start
+            z = _begin(search, x, draws, limits) if start is None else start
         for step in range(search.steps + 1):
             last = step == search.steps
             with torch.set_grad_enabled(not last):
                 z = z.detach().requires_grad_(not last)
                 points = ball.render(x, z)
-                values = search.loss(net(points), y)
+                with nullcontext() if last else OneChannel():
+                    values = search.loss(net(points), y)
             higher = values.detach() > highest  # false for NaN
             highest = torch.where(higher, values.detach().to(x.dtype), highest)
             best = torch.where(per_row(higher, x), points.detach(), best)
@@ -100,12 +106,6 @@ def worst_points(
                 (gradient,) = torch.autograd.grad(values.sum(), z)
                 z = climb(z.detach(), gradient)
     return best
-
-
-def _begin(search: Search, x: Tensor, draws: Draws) -> Tensor:
-    if search.random or search.set.parametric:
-        return search.set.sample(x, draws)
-    return x
 
 
 def has_bfloat16(x: Tensor) -> bool:
@@ -123,19 +123,31 @@ def _processor_has_bfloat16() -> bool:
     return bool(told.get("avx512_bf16") or told.get("amx_bf16") or told.get("bf16"))
 
 
-def _climber(search: Search, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _begin(search: Search, x: Tensor, draws: Draws, limits: Interval | None) -> Tensor:
+    if not (search.random or search.set.parametric):
+        return x
+    if limits is None:
+        return search.set.sample(x, draws)
+    u = draws.uniform(x.shape[1:], dtype=x.dtype).to(x.device)
+    return torch.clamp(torch.lerp(*limits, u), *limits)
+
+
+def _climber(search: Search, x: Tensor, limits: Interval | None) -> Callable[[Tensor, Tensor], Tensor]:
     """One ascent step as a function of (z, gradient), with what does not change from step to step done beforehand."""
-    ball = search.set
-    if not isinstance(ball, Linf):
+    if limits is None:
         return lambda z, gradient: _along_lmo(search, x, z, gradient)
-    lower, upper = ball.hull(x, rounding="in")
-    length = sizes.below(ball.size, x).to(x.dtype) * (search.travel / search.steps)
-    return lambda z, gradient: torch.clamp(z + length * gradient.sign(), lower, upper)
+    length = sizes.below(search.set.size, x).to(x.dtype) * (search.travel / search.steps)
+    return lambda z, gradient: torch.clamp(z + length * gradient.sign(), *limits)
+
+
+def _limits(ball: PerturbationSet, x: Tensor) -> Interval | None:
+    """The outermost points of an ℓ∞ ball, worked out once; None for other sets."""
+    return ball.hull(x, rounding="in") if isinstance(ball, Linf) else None
 
 
 def ascend(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
     """One step of length η sizes along the set's steepest direction, back onto S(x)."""
-    return _climber(search, x)(z, gradient)
+    return _climber(search, x, _limits(search.set, x))(z, gradient)
 
 
 def _along_lmo(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:

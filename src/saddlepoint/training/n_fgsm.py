@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from saddlepoint.core.arithmetic import exact
 from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
+from saddlepoint.geometry import Linf, sizes
 from saddlepoint.geometry.sizes import Size
-from saddlepoint.training.adversarial import Adversarial, cross_entropy
+from saddlepoint.training.adversarial import Adversarial, cross_entropy, has_bfloat16
 from saddlepoint.training.checks import check_above
+from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.state import mode
 
 
@@ -46,15 +48,34 @@ class NFGSM(Adversarial):
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
     ) -> Float[Tensor, "b *shape"]:
         """One step from noise. One forward, one backward."""
-        wide = self.set.resized(_times(self.set.size, self.noise))
         with torch.no_grad():
-            z = wide.sample(x, draws)
+            z = self._noisy(x, draws)
         z.requires_grad_()
-        with mode(net, self.inner == "train"):
-            (gradient,) = torch.autograd.grad(cross_entropy(net(z), y).sum(), z)
+        low = torch.autocast(x.device.type, torch.bfloat16, enabled=has_bfloat16(x))
+        with mode(net, self.inner == "train"), low:
+            with OneChannel():
+                loss = cross_entropy(net(z), y).sum()
+            (gradient,) = torch.autograd.grad(loss, z)
         with torch.no_grad():
-            step = self.set.resized(_times(self.set.size, self.alpha))
-            return step.lmo(z.detach(), gradient)  # the set around z, in the data's box: z + α ε sign g for ℓ∞
+            return self._stepped(x, z.detach(), gradient)
+
+    def _noisy(self, x: Tensor, draws: Draws) -> Tensor:
+        ball = self.set
+        if not isinstance(ball, Linf):
+            return ball.resized(_times(ball.size, self.noise)).sample(x, draws)
+        width = self.noise * sizes.below(ball.size, x).to(x.dtype)
+        u = draws.uniform(x.shape[1:], dtype=x.dtype).to(x.device)
+        return _boxed(ball, x, x + width * (2 * u - 1))
+
+    def _stepped(self, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
+        ball = self.set
+        if not isinstance(ball, Linf):
+            return ball.resized(_times(ball.size, self.alpha)).lmo(z, gradient)  # the set around z, in the data's box
+        return _boxed(ball, x, z + self.alpha * sizes.below(ball.size, x).to(x.dtype) * gradient.sign())
+
+
+def _boxed(ball: Linf, x: Tensor, z: Tensor) -> Tensor:
+    return z if ball.box is None else torch.clamp(z, *ball.box.limits(x, "in"))
 
 
 def _times(size: Size, factor: float) -> Size:
