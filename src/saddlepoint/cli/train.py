@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -32,6 +33,18 @@ from saddlepoint.training import Epoch, Note, epochs
 _THREAT = "what to train against: linf:8/255, l2:0.5, …; repeat for max, average and msd"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Ending:
+    """Where the run ends up: its bracket, its ledger, its device."""
+
+    bracket: Annotated[int, Parameter(help="samples of the bracket at the end", negative="")] = 200
+    no_bracket: Annotated[bool, Parameter(help="end without a bracket", negative="")] = False
+    plan: Annotated[str, Parameter(help="of the bracket: quick, standard, strong, or a TOML file")] = "standard"
+    ledger: Annotated[Path | None, Parameter(help="of the curve and the bracket (default: MODEL.ledger)")] = None
+    device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps")] = "cpu"
+
+
 def train(
     data: str,
     subject: Subject,
@@ -39,11 +52,7 @@ def train(
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="the weights, MODEL.safetensors")],
     objective: Annotated[str, Parameter(help="pgd, trades:beta=6,steps=10, …")] = "pgd",
     threat: Annotated[list[str] | None, Parameter(help=_THREAT, negative="")] = None,
-    bracket: Annotated[int, Parameter(help="samples of the bracket at the end", negative="")] = 200,
-    no_bracket: Annotated[bool, Parameter(help="end without a bracket", negative="")] = False,
-    plan: Annotated[str, Parameter(help="of the bracket: quick, standard, strong, or a TOML file")] = "standard",
-    ledger: Annotated[Path | None, Parameter(help="of the curve and the bracket (default: MODEL.ledger)")] = None,
-    device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    ending: Ending = Ending(),
     options: TrainerOptions = TrainerOptions(),  # noqa: B008  # frozen
 ) -> int:
     """Train a network on DATA. The same command again resumes: Ctrl-C and crashes lose half a minute at most.
@@ -57,23 +66,23 @@ def train(
     """
     if output.suffix != ".safetensors":
         raise InputError(f"-o {output}: weights are written as .safetensors.", "Write -o model.safetensors.")
-    if bracket < 1:
-        raise InputError(f"--bracket {bracket} samples show nothing.", "Write --bracket 200, or --no-bracket.")
-    threats, chosen = parse_threats(threat) if threat else (), plan_named(plan)
-    loading = ModelOptions(subject.domain, subject.mean, subject.std, device=device).load_options(None)
+    if ending.bracket < 1:
+        raise InputError(f"--bracket {ending.bracket} samples show nothing.", "Write --bracket 200, or --no-bracket.")
+    threats, chosen = parse_threats(threat) if threat else (), plan_named(ending.plan)
+    loading = ModelOptions(subject.domain, subject.mean, subject.std, device=ending.device).load_options(None)
     job = prepared(data, subject, objective, threats, options, loading)
     done = finished(output, job.metadata)
-    with Ledger(ledger or output.with_suffix(".ledger")) as book:
+    with Ledger(ending.ledger or output.with_suffix(".ledger")) as book:
         if done:
             print(f"{output} is trained already", file=sys.stderr)
         else:
             _train(job, output, book)
-        if no_bracket:
+        if ending.no_bracket:
             return 0
         if not threats:
             print("no bracket: give --threat for one", file=sys.stderr)
             return 0
-        for line in _bracket(job, output, threats, (chosen, min(bracket, len(job.test)), loading), book):
+        for line in _bracket(job, output, threats, (chosen, min(ending.bracket, len(job.test)), loading), book):
             print(line)
     return 0
 
