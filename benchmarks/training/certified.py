@@ -1,0 +1,114 @@
+"""Certified training on MNIST: what `saddlepoint train` reaches with the defaults of the certified objectives.
+
+    python benchmarks/training/certified.py [--only 0.1 0.3] [--objective ibp] [--seed 0 1 2] [--threads 2]
+
+    0.1     ℓ∞ 0.1, wk17, all training images: certified accuracy ≥ 0.955 (goal 0.97)
+    0.3     ℓ∞ 0.3, wk17, all training images: certified accuracy ≥ 0.86 (goal 0.90)
+
+The command itself is run, nothing tuned; its own bracket is left out. Certified accuracy counts the verdicts CERTIFIED
+of the plan `standard` on the first 1,000 test images (bounds whose proofs were checked), with a Clopper–Pearson
+interval; what no attack broke stands beside it. Floors are judged for ibp; other objectives are rows of the table.
+Rows are files under benchmarks/results/training/certified/ (weights in its runs/); a row that exists is not made again,
+a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from objectives import RESULTS, SHARED, counted, machine, mnist, versions
+
+import saddlepoint as sp
+from saddlepoint.adapters import load as load_model
+from saddlepoint.cli.main import run_app
+from saddlepoint.evaluation import evaluate
+from saddlepoint.spec import Verdict
+
+ROWS = RESULTS / "training" / "certified"
+UNIT = sp.Box(0.0, 1.0)
+FLOORS, GOALS = {"0.1": 0.955, "0.3": 0.86}, {"0.1": 0.97, "0.3": 0.90}
+
+
+def command(size: str, seed: int, output: Path, arguments: argparse.Namespace) -> list[str]:
+    """What somebody would type."""
+    words = ["train", f"{SHARED / 'mnist.npz'}:train", "--arch", arguments.arch, "--objective", arguments.objective]
+    words += ["--threat", f"linf:{size}", "--seed", str(seed), "-o", str(output), "--no-bracket", *arguments.more]
+    words += [] if arguments.n is None else ["--n", str(arguments.n)]
+    return words if arguments.epochs is None else [*words, "--epochs", str(arguments.epochs)]
+
+
+def made(size: str, seed: int, output: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One row: the training, timed, and both ends of the bracket. No seconds where a training was gone on with."""
+    fresh_run = not any(output.parent.glob(f"{output.name}*"))
+    words = command(size, seed, output, arguments)
+    began = time.perf_counter()
+    code = run_app(words)
+    seconds = time.perf_counter() - began
+    if code != 0:
+        raise SystemExit(f"saddlepoint {' '.join(words)} ended with {code}")
+    with evaluate(
+        load_model(str(output)), mnist("test", arguments.images), sp.Linf(size, box=UNIT), "standard"
+    ) as book:
+        verdicts = [s.verdict for s in book.bracket().samples]
+
+    def share(*wanted: Verdict) -> dict[str, Any]:
+        return counted(torch.tensor([v in wanted for v in verdicts]))
+
+    certified = share(Verdict.CERTIFIED)
+    floor = FLOORS.get(size) if arguments.objective == "ibp" else None
+    return {
+        "size": size,
+        "objective": arguments.objective,
+        "seed": seed,
+        "command": " ".join(["saddlepoint", *words[:1], Path(words[1]).name, *words[2:]]),
+        "certified": certified,
+        "unbroken": share(Verdict.CERTIFIED, Verdict.OPEN),
+        "clean": share(Verdict.CERTIFIED, Verdict.OPEN, Verdict.BROKEN),
+        "seconds": round(seconds, 1) if fresh_run else None,
+        "holds": None if floor is None else certified["share"] >= floor,
+        "goal": None if floor is None else certified["share"] >= GOALS[size],
+        "threads": arguments.threads,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(FLOORS), help="sizes")
+    parser.add_argument("--objective", default="ibp", help="ibp, crown-ibp, sabr, mtl-ibp, wong-kolter, with options")
+    parser.add_argument("--arch", default="wk17")
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="for trials only: the rows are made with the default")
+    parser.add_argument("--n", type=int, help="training images, for trials only")
+    parser.add_argument("--more", nargs="*", default=[], help="for trials only: further words of the command")
+    parser.add_argument("--images", type=int, default=1000, help="test images")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="another folder for trials")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.rows == ROWS and (arguments.epochs or arguments.n or arguments.more):
+        parser.error("--epochs, --n and --more are for trials: give them another folder with --rows")
+    torch.set_num_threads(arguments.threads)
+    (arguments.rows / "runs").mkdir(parents=True, exist_ok=True)
+    holds = True
+    for size in arguments.only:
+        for seed in arguments.seed:
+            name = f"{arguments.objective.replace(':', '-')}--{arguments.arch}--{size}--seed{seed}"
+            path = arguments.rows / f"{name}.json"
+            if not path.exists():
+                row = made(size, seed, arguments.rows / "runs" / f"{name}.safetensors", arguments)
+                path.write_text(json.dumps(row, indent=1) + "\n")
+            found = json.loads(path.read_text())
+            holds &= found["holds"] is not False
+            print(name, "certified", found["certified"], "clean", found["clean"]["share"], found["seconds"], flush=True)
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
