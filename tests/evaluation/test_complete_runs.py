@@ -63,7 +63,7 @@ def test_every_sample_is_decided_and_as_the_grid_says() -> None:
 
 def test_what_it_cannot_say_is_refused_with_the_reason() -> None:
     module = net(1)
-    x = torch.rand(4, 2)
+    x = torch.rand(40, 2, generator=torch.Generator().manual_seed(1))
     model = from_torch(module, (0, 1), shape=(2,))
     data = from_arrays(x.numpy(), module(x).argmax(1).numpy(), classes=3)
     for threat in (L2("0.1"), Threat(Linf("0.1"), goal=Targeted(1))):

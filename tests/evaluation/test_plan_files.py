@@ -121,7 +121,7 @@ WRONG = [
     ('method = "pgd"\nstep_size = "a"', "step_size = 'a' is str, wanted float or NoneType"),
     ('method = "pgd"\nsteps = 0', r"stage 1 \(pgd\): 0 steps and 1 restarts must be at least 1"),
     ('method = "apgd"\nloss = "hinge"', "there is no loss 'hinge'. Known: ce"),
-    ('method = "crown"\nintermediate = "forward"', "intermediate = 'forward'"),
+    ('method = "crown"\nintermediate = "sideways"', "intermediate = 'sideways'"),
     ('method = "pgd"\nnear = -1', "near = -1"),
     ('method = "pgd"\nnear = "close"', "near = 'close'"),
     ('method = "crown"\nnear = 0.5', "near is for attacks"),

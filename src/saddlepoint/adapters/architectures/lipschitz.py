@@ -54,6 +54,7 @@ class OrthogonalLinear(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Q x + b, x (b, in)."""
         return functional.linear(x, cayley(self.weight), self.bias)
 
 
@@ -75,6 +76,7 @@ class OrthogonalConv2d(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution with Q's rows as kernels, x (b, c, h, w)."""
         q = cayley(self.weight.flatten(1)) / -(-self.kernel // self.stride)
         return functional.conv2d(x, q.view_as(self.weight), self.bias, self.stride, self.padding)
 
@@ -85,6 +87,7 @@ class GroupSort(nn.Module):
     lipschitz = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
+        """Sorted pairs of channels, x (b, c, …)."""
         if x.shape[1] % 2:
             raise InputError(f"GroupSort of {x.shape[1]} channels.", "It sorts pairs: give an even number.")
         first, second = x.chunk(2, dim=1)
