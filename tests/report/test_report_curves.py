@@ -141,3 +141,13 @@ def test_learning_curves_need_two_epochs_and_skip_what_is_not_finite():
     (curve,) = learning_curves(rows)
     assert curve.epochs == 2
     assert curve.svg.startswith("<svg")
+
+
+def test_what_a_guard_said_stands_under_its_own_curve() -> None:
+    def epoch(run: str, number: int) -> dict[str, object]:
+        return {"kind": "epoch", "run": run, "epoch": number, "clean": 0.9, "robust": 0.5}
+
+    note = {"kind": "guard", "run": "a", "epoch": 2, "guard": "collapse", "text": "one class"}
+    first, second = learning_curves([*(epoch(run, number) for run in "ab" for number in (1, 2)), note])
+    assert first.notes == ("epoch 2: collapse: one class",)
+    assert second.notes == ()

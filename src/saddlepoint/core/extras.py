@@ -8,7 +8,7 @@ from types import ModuleType
 from saddlepoint.core.errors import MissingExtra
 
 # import name -> the extra of this project that brings it
-_EXTRA = {"ray": "ray", "httpx": "http", "timm": "hf", "skops": "skops", "vnnlib": "vnnlib"}
+_EXTRA = {"accelerate": "accelerate", "ray": "ray", "httpx": "http", "timm": "hf", "skops": "skops", "vnnlib": "vnnlib"}
 
 
 def require(name: str) -> ModuleType:

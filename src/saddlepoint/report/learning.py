@@ -1,4 +1,4 @@
-"""Learning curves from events. They are the trainer's own measurements, not evidence."""
+"""Learning curves from events, and what the guards said. They are the trainer's own measurements, not evidence."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class LearningCurve:
     run: str
     svg: str
     epochs: int
+    notes: tuple[str, ...] = ()
 
 
 def learning_curves(events: Sequence[Mapping[str, Any]]) -> list[LearningCurve]:
@@ -25,16 +26,22 @@ def learning_curves(events: Sequence[Mapping[str, Any]]) -> list[LearningCurve]:
     for event in events:
         if event.get("kind") == "epoch" and isinstance(event.get("epoch"), int):
             runs.setdefault(str(event.get("run", "")), []).append(event)
+    said = [event for event in events if event.get("kind") == "guard" and isinstance(event.get("epoch"), int)]
     drawn = []
     for index, (run, own) in enumerate(runs.items()):
         own = sorted(own, key=lambda event: event["epoch"])
         if len(own) > 1:
-            drawn.append(LearningCurve(run, _draw(own, run, f"learning{index}"), len(own)))
+            notes = [note for note in said if str(note.get("run", "")) == run]
+            texts = tuple(f"epoch {n['epoch']}: {n.get('guard', '')}: {n.get('text', '')}" for n in notes)
+            picture = _draw(own, [note["epoch"] for note in notes], run, f"learning{index}")
+            drawn.append(LearningCurve(run, picture, len(own), texts))
     return drawn
 
 
-def _draw(events: Sequence[Mapping[str, Any]], run: str, prefix: str) -> str:
+def _draw(events: Sequence[Mapping[str, Any]], marked: Sequence[int], run: str, prefix: str) -> str:
     fig, axes = figure(5.4, 2.6)
+    for epoch in sorted(set(marked)):
+        axes.axvline(epoch, color="0.6", linestyle=":", linewidth=1)
     for key, colour, style in (("clean", BLUE, "-"), ("robust", VERMILLION, (0, (4, 1.6)))):
         points = [(event["epoch"], event[key]) for event in events if _finite(event.get(key))]
         if points:

@@ -32,6 +32,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.y)
 
+    def split(self, count: int) -> list[Part]:
+        """Nearly equal pieces, none of them empty."""
+        if count == 1 or len(self) == 1:
+            return [self]
+        every = torch.arange(len(self), device=self.y.device).tensor_split(min(count, len(self)))
+        return [Part(self.x[rows], self.y[rows], self.draws.take(rows)) for rows in every]
+
 
 class Feed:
     """The batches of any epoch, on a device."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.core.errors import NonFinite
+from saddlepoint.core.errors import InputError, NonFinite
 from saddlepoint.data import Data
 from saddlepoint.training.averaging import Average
 from saddlepoint.training.checkpoint import (
@@ -28,6 +28,7 @@ from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective
 from saddlepoint.training.replayed import Replayed
 from saddlepoint.training.settings import Trainer
+from saddlepoint.training.several import Accelerated, Alone
 from saddlepoint.training.state import keyed_randomness, mode
 from saddlepoint.training.step import gradients, loss_of, set_gradients
 
@@ -71,6 +72,9 @@ class Run:
         self.feed = Feed(data, trainer.batch, trainer.seed, self.weights[0].device)
         self.optimiser = trainer.optimiser_of(self.weights)
         self.average = Average(net, trainer)
+        self.devices = Accelerated() if trainer.devices == "accelerate" else Alone()
+        if isinstance(objective, Replayed) and trainer.devices != "one":
+            raise InputError("Objectives with replays run on one device.", "Leave devices out, or use pgd.")
         self.position, self.good = Position(), Good()
         self.events: list[Epoch | Note] = []
         self.carried: Tensor | None = None
@@ -100,6 +104,7 @@ class Run:
                 here.batch += 1
                 if self.keeper is not None and here.batch < self.feed.count and self.keeper.due():
                     self._keep(self.keeper)
+        self.devices.agree(self.net)
         self.average.after_epoch(self.net, here.epoch + 1)
         self._measured(here.total / here.seen)
         self.position = Position(here.epoch + 1, step=here.step)
@@ -115,14 +120,13 @@ class Run:
         here, trainer = self.position, self.trainer
         stage = self.objective.at(trainer.fraction(here.step, self._steps))
         sums: list[Tensor | None] = [None] * len(self.weights)
+        value, own = 0.0, self.devices.own(part)
         with keyed_randomness(trainer.seed, "layers", here.step):
-            for rows in torch.arange(len(part), device=part.y.device).tensor_split(min(trainer.accumulate, len(part))):
-                piece = part if len(rows) == len(part) else Part(part.x[rows], part.y[rows], part.draws.take(rows))
+            for piece in own.split(trainer.accumulate):
                 loss = loss_of(stage, self.net, piece, trainer.precision) * (len(piece) / len(part))
-                self._count(loss, len(part))
+                value += float(loss.detach())
                 sums = gradients(loss, self.weights, sums)
-        here.seen += len(part)
-        self._step(sums)
+        self._step(*self.devices.summed(sums, value), len(part))
 
     def _replayed_batch(self, objective: Replayed, part: Part) -> None:
         here, trainer = self.position, self.trainer
@@ -131,24 +135,19 @@ class Run:
             z = stage.begin(part.x, _rows_of(self.carried, part.x)).detach().requires_grad_()
             with keyed_randomness(trainer.seed, "layers", here.step):
                 loss = stage.loss_at(self.net, z, part.y)
-                self._count(loss, len(part))
                 *sums, slope = gradients(loss, [*self.weights, z], [None] * (len(self.weights) + 1))
             assert slope is not None
             self.carried = (stage.move(part.x, z.detach(), slope) - part.x).detach()
-            here.seen += len(part)
-            self._step(sums)
+            self._step(sums, float(loss.detach()), len(part))
 
-    def _count(self, loss: Tensor, rows: int) -> None:
-        value = float(loss.detach())
+    def _step(self, sums: list[Tensor | None], value: float, rows: int) -> None:
+        here, trainer = self.position, self.trainer
         if not math.isfinite(value):
             raise NonFinite(
-                f"The training loss became {value} in epoch {self.position.epoch + 1}.",
-                f"Lower the rate ({self.trainer.rate}) or check the data and the network's initial weights.",
+                f"The training loss became {value} in epoch {here.epoch + 1}.",
+                f"Lower the rate ({trainer.rate}) or check the data and the network's initial weights.",
             )
-        self.position.total += value * rows
-
-    def _step(self, sums: list[Tensor | None]) -> None:
-        here, trainer = self.position, self.trainer
+        here.total, here.seen = here.total + value * rows, here.seen + rows
         rate = trainer.rate_at((here.step + 0.5) / (self._steps * trainer.epochs))
         set_gradients(self.weights, sums, trainer.clip)
         for group in self.optimiser.param_groups:
@@ -208,7 +207,8 @@ class Run:
             "stopped": self.stopped,
             "collapsed": self._collapsed,
         }
-        keeper.write(tensors, facts)
+        if self.devices.first:
+            keeper.write(tensors, facts)
         if keeper.stopping:
             raise KeyboardInterrupt
 

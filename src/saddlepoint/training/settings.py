@@ -55,6 +55,8 @@ class Trainer:
     average_from: float = 0.75
     accumulate: int = 1
     precision: Precision = "full"
+    devices: Literal["one", "accelerate"] = "one"
+    """"accelerate": the processes of `accelerate launch` share every batch (several.py)."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or self.warm_up < 0:
