@@ -12,7 +12,7 @@ import saddlepoint as sp
 from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import from_arrays, load
-from saddlepoint.training import FGSM, NFGSM, Adversarial, Free, Standard, Trainer, fresh, train
+from saddlepoint.training import NFGSM, Adversarial, FastAdversarial, Free, Standard, Trainer, fresh, train
 from saddlepoint.training.catalogue import CATALOGUE, entry, objective
 
 UNIT = sp.Box(0, 1)
@@ -36,13 +36,13 @@ def _corner(net: nn.Sequential, x: torch.Tensor, y: torch.Tensor, size: float) -
 
 def test_fgsm_from_x_with_a_whole_step_is_exact_on_a_linear_network() -> None:
     net, (x, y, draws) = _linear(), _batch()
-    points = FGSM(BALL, alpha=1.0, random=False).points(net, x, y, draws)
+    points = FastAdversarial(BALL, alpha=1.0, random=False).points(net, x, y, draws)
     assert torch.allclose(points, _corner(net, x, y, 0.1), atol=1e-12)
 
 
 def test_fgsm_from_a_random_start_stays_in_the_set_and_moves_by_alpha() -> None:
     net, (x, y, draws) = _linear(), _batch()
-    points = FGSM(BALL, alpha=0.5).points(net, x, y, draws)
+    points = FastAdversarial(BALL, alpha=0.5).points(net, x, y, draws)
     start = BALL.sample(x, draws)
     step = 0.05 * (_corner(net, x, y, 0.1) - x).sign()
     expected = torch.clamp(start + step, x - 0.1, x + 0.1)

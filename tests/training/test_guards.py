@@ -12,7 +12,18 @@ from torch import nn
 import saddlepoint as sp
 from saddlepoint.core.errors import InputError
 from saddlepoint.data import load
-from saddlepoint.training import FGSM, Adversarial, Epoch, Guards, Measure, Standard, Trainer, epochs, fresh, train
+from saddlepoint.training import (
+    Adversarial,
+    Epoch,
+    FastAdversarial,
+    Guards,
+    Measure,
+    Standard,
+    Trainer,
+    epochs,
+    fresh,
+    train,
+)
 from saddlepoint.training.measure import Counts
 
 BALL = sp.Linf("0.1", box=sp.Box(0.0, 1.0))
@@ -115,7 +126,7 @@ def test_label_leaking_the_inner_maximum_holds_the_sample_itself(digits) -> None
     from saddlepoint.training.adversarial import cross_entropy
 
     draws = Draws(row_keys(0, batch.ids, "t"))
-    for search in (Adversarial(BALL).search(), FGSM(BALL).search()):
+    for search in (Adversarial(BALL).search(), FastAdversarial(BALL).search()):
         found = worst_points(lambda x: net(Leaking.apply(x)), replace(search, low=False), batch.x, batch.y, draws)
         assert bool((cross_entropy(net(found), batch.y) >= cross_entropy(net(batch.x), batch.y)).all())
 

@@ -13,7 +13,19 @@ import saddlepoint as sp
 from saddlepoint.adapters.architectures import build
 from saddlepoint.core.errors import InputError, MissingExtra
 from saddlepoint.data import from_arrays, load, split
-from saddlepoint.training import FGSM, Adversarial, Epoch, Free, Measure, Note, Standard, Trainer, epochs, fresh, train
+from saddlepoint.training import (
+    Adversarial,
+    Epoch,
+    FastAdversarial,
+    Free,
+    Measure,
+    Note,
+    Standard,
+    Trainer,
+    epochs,
+    fresh,
+    train,
+)
 from saddlepoint.training import running as running_module
 from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.several import Accelerated
@@ -120,7 +132,7 @@ def test_fgsm_without_a_random_start_overfits_catastrophically_and_is_rolled_bac
     data, measured = split(load("digits:train"), 300)
     net = fresh(build("cnn-s", (1, 8, 8), 10), 0)
     ball = sp.Linf("0.25", box=sp.Box(0.0, 1.0))
-    objective = FGSM(ball, alpha=1.0, random=False)
+    objective = FastAdversarial(ball, alpha=1.0, random=False)
     trainer = Trainer(epochs=30, rate=5e-3, warm_up=4, batch=32, schedule="constant")
     events = list(epochs(net, data, objective, trainer, Measure(measured, ball, steps=20)))
     assert [note.guard for note in events if isinstance(note, Note)][:2] == ["catastrophic overfitting", "stopped"]

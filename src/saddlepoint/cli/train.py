@@ -19,7 +19,7 @@ from saddlepoint.adapters.checkpoint_file import CheckpointFile
 from saddlepoint.cli.options import ModelOptions
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
-from saddlepoint.cli.training_job import Job, Subject, TrainerOptions, finished, prepared
+from saddlepoint.cli.training_job import Job, Trainee, TrainerOptions, finished, prepared
 from saddlepoint.cli.view import Selection
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation import Request, Work, plan_named
@@ -47,7 +47,7 @@ class Ending:
 
 def train(
     data: str,
-    subject: Subject,
+    subject: Trainee,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="the weights, MODEL.safetensors")],
     objective: Annotated[str, Parameter(help="pgd, trades:beta=6,steps=10, …")] = "pgd",

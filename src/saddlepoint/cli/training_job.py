@@ -24,7 +24,7 @@ from saddlepoint.data import load as load_data
 from saddlepoint.geometry import Box
 from saddlepoint.spec import Threat
 from saddlepoint.training import Measure, Objective, Trainer, fresh
-from saddlepoint.training.catalogue import Entry, entry, objective
+from saddlepoint.training.catalogue import Choice, entry, objective
 from saddlepoint.training.certified import interval_initialised
 from saddlepoint.training.checkpoint import described
 from saddlepoint.training.settings import Averaging, Optimiser, Precision, Schedule
@@ -65,7 +65,7 @@ class TrainerOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Subject:
+class Trainee:
     """What is trained, on which samples, and which others judge it."""
 
     arch: Annotated[str, Parameter(help="a built-in name, mlp:64-64, or package.module:factory")]
@@ -95,7 +95,7 @@ class Job:
 
 def prepared(
     data: str,
-    subject: Subject,
+    subject: Trainee,
     wanted: str,
     threats: Sequence[Threat],
     options: TrainerOptions,
@@ -155,7 +155,7 @@ def finished(output: Path, metadata: dict[str, Any]) -> bool:
     return True
 
 
-def _parts(spec: str, subject: Subject, seed: int) -> tuple[Data, Data]:
+def _parts(spec: str, subject: Trainee, seed: int) -> tuple[Data, Data]:
     """(to train on, to judge by): a test set that was named, the data's own test part, or a part held out."""
     whole: Data = load_data(spec)
     if subject.n is not None:
@@ -194,7 +194,7 @@ def _check_domain(data: Data, box: Box, spec: str) -> None:
         )
 
 
-def _network(subject: Subject, found: Entry, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+def _network(subject: Trainee, found: Choice, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """The network with fresh or given weights."""
     if is_import_path(subject.arch):
         with keyed_randomness(seed, "weights"):

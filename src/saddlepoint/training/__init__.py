@@ -6,7 +6,7 @@ from saddlepoint.training.attacked import Attacked as Attacked
 from saddlepoint.training.augment import RandomAugmentation as RandomAugmentation
 from saddlepoint.training.catalogue import CATALOGUE as CATALOGUE
 from saddlepoint.training.curvature import CURE as CURE
-from saddlepoint.training.fgsm import FGSM as FGSM
+from saddlepoint.training.fgsm import FastAdversarial as FastAdversarial
 from saddlepoint.training.free import Free as Free
 from saddlepoint.training.gaussian import GaussianAugmentation as GaussianAugmentation
 from saddlepoint.training.guards import Guards as Guards

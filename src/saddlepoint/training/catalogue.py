@@ -19,7 +19,7 @@ from saddlepoint.training.adversarial import Adversarial
 from saddlepoint.training.augment import RandomAugmentation
 from saddlepoint.training.certified import IBP, MTLIBP, SABR, CrownIBP, DualLoss
 from saddlepoint.training.curvature import CURE
-from saddlepoint.training.fgsm import FGSM
+from saddlepoint.training.fgsm import FastAdversarial
 from saddlepoint.training.free import Free
 from saddlepoint.training.gaussian import GaussianAugmentation
 from saddlepoint.training.input_gradient import GradientPenalty
@@ -43,7 +43,7 @@ _INTERNAL = ("fraction", "grid")  # a schedule's own state, and what has no shor
 
 
 @dataclass(frozen=True)
-class Entry:
+class Choice:
     """How an objective is built, how many sets it takes, and which of the loop's settings it wants otherwise."""
 
     make: Callable[..., Objective]
@@ -71,39 +71,39 @@ def _stability(ball: PerturbationSet, weight: float = 1e-4, l1: float = 2e-5, st
 
 _CERTIFIED = {"epochs": 40, "warm_up": 20, "rate": 5e-4, "batch": 128, "clip": 10.0, "schedule": "step"}
 
-CATALOGUE: dict[str, Entry] = {
-    "standard": Entry(Standard, "none", {"warm_up": 0}),
-    "augment": Entry(RandomAugmentation),
-    "label-smoothing": Entry(LabelSmoothing, "none", {"warm_up": 0}),
-    "pgd": Entry(Adversarial),
-    "fgsm": Entry(FGSM),
-    "n-fgsm": Entry(NFGSM),
-    "free": Entry(Free),
-    "trades": Entry(TRADES),
-    "mart": Entry(MART),
-    "awp": Entry(_awp),
-    "alp": Entry(ALP),
-    "worst-of-k": Entry(WorstOfK),
-    "max": Entry(MaxOfSets, "several"),
-    "average": Entry(AverageOfSets, "several"),
-    "msd": Entry(MSD, "several"),
-    "gradient-penalty": Entry(GradientPenalty, "none"),
-    "jacobian": Entry(JacobianPenalty, "none"),
-    "cure": Entry(CURE, "none"),
-    "gaussian": Entry(GaussianAugmentation, "none"),
-    "smoothadv": Entry(SmoothAdv),
-    "macer": Entry(MACER, "none"),
-    "lipschitz": Entry(LipschitzMargin),
-    "relu-stability": Entry(_stability),
-    "ibp": Entry(IBP, "one", _CERTIFIED, True),
-    "crown-ibp": Entry(CrownIBP, "one", _CERTIFIED, True),
-    "sabr": Entry(SABR, "one", _CERTIFIED, True),
-    "mtl-ibp": Entry(MTLIBP, "one", _CERTIFIED, True),
-    "wong-kolter": Entry(DualLoss, "one", _CERTIFIED, False),
+CATALOGUE: dict[str, Choice] = {
+    "standard": Choice(Standard, "none", {"warm_up": 0}),
+    "augment": Choice(RandomAugmentation),
+    "label-smoothing": Choice(LabelSmoothing, "none", {"warm_up": 0}),
+    "pgd": Choice(Adversarial),
+    "fgsm": Choice(FastAdversarial),
+    "n-fgsm": Choice(NFGSM),
+    "free": Choice(Free),
+    "trades": Choice(TRADES),
+    "mart": Choice(MART),
+    "awp": Choice(_awp),
+    "alp": Choice(ALP),
+    "worst-of-k": Choice(WorstOfK),
+    "max": Choice(MaxOfSets, "several"),
+    "average": Choice(AverageOfSets, "several"),
+    "msd": Choice(MSD, "several"),
+    "gradient-penalty": Choice(GradientPenalty, "none"),
+    "jacobian": Choice(JacobianPenalty, "none"),
+    "cure": Choice(CURE, "none"),
+    "gaussian": Choice(GaussianAugmentation, "none"),
+    "smoothadv": Choice(SmoothAdv),
+    "macer": Choice(MACER, "none"),
+    "lipschitz": Choice(LipschitzMargin),
+    "relu-stability": Choice(_stability),
+    "ibp": Choice(IBP, "one", _CERTIFIED, True),
+    "crown-ibp": Choice(CrownIBP, "one", _CERTIFIED, True),
+    "sabr": Choice(SABR, "one", _CERTIFIED, True),
+    "mtl-ibp": Choice(MTLIBP, "one", _CERTIFIED, True),
+    "wong-kolter": Choice(DualLoss, "one", _CERTIFIED, False),
 }
 
 
-def entry(text: str) -> Entry:
+def entry(text: str) -> Choice:
     """The entry that `name` or `name:option=value,…` names. Raises InputError with the names there are."""
     name = text.partition(":")[0].strip()
     if name not in CATALOGUE:

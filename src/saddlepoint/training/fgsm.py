@@ -1,4 +1,4 @@
-"""Single-step adversarial training: FGSM from a random start, as far back in as the set says.
+"""Single-step adversarial training: FGSM from a random start ("fast" adversarial training).
 
     z = a random point of S(x),   x' = project(z + α (lmo(∇ℓ(z)) − z))        Wong, Rice, Kolter, ICLR 2020, Alg. 3
 
@@ -17,7 +17,7 @@ from saddlepoint.training.checks import check_above
 
 
 @dataclass(frozen=True)
-class FGSM(Adversarial):
+class FastAdversarial(Adversarial):
     """Cross-entropy after one step of α sizes from a random start. `random=False`: from x, the plain FGSM."""
 
     steps: int = 1

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from saddlepoint.training.attacked import Attacked
 from saddlepoint.training.checks import check
 from saddlepoint.training.measure import Epoch
-from saddlepoint.training.replayed import Replayed
+from saddlepoint.training.replayed import Replays
 from saddlepoint.training.weight_perturbation import AWP
 
 
@@ -52,7 +52,7 @@ class Guards:
 
     def overfitted(self, epoch: Epoch, objective: object) -> Note | None:
         """Catastrophic overfitting, for objectives that are trained against a search."""
-        if not isinstance(objective, Attacked | Replayed | AWP) or epoch.single is None or epoch.robust is None:
+        if not isinstance(objective, Attacked | Replays | AWP) or epoch.single is None or epoch.robust is None:
             return None
         if epoch.single - epoch.robust <= self.gap:
             return None

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 
 @runtime_checkable
-class Replayed(Protocol):
+class Replays(Protocol):
     """What the loop asks of such an objective, beside `at`."""
 
     replays: int
 
-    def at(self, fraction: Fraction) -> Replayed:
+    def at(self, fraction: Fraction) -> Replays:
         """The objective early in training."""
         ...
 

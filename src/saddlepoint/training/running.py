@@ -26,7 +26,7 @@ from saddlepoint.training.feed import Feed, Part
 from saddlepoint.training.guards import Guards, Note
 from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective
-from saddlepoint.training.replayed import Replayed
+from saddlepoint.training.replayed import Replays
 from saddlepoint.training.settings import Trainer
 from saddlepoint.training.several import Accelerated, Alone
 from saddlepoint.training.state import keyed_randomness, mode
@@ -73,14 +73,14 @@ class Run:
         self.optimiser = trainer.optimiser_of(self.weights)
         self.average = Average(net, trainer)
         self.devices = Accelerated() if trainer.devices == "accelerate" else Alone()
-        if isinstance(objective, Replayed) and trainer.devices != "one":
+        if isinstance(objective, Replays) and trainer.devices != "one":
             raise InputError("Objectives with replays run on one device.", "Leave devices out, or use pgd.")
         self.position, self.good = Position(), Good()
         self.events: list[Epoch | Note] = []
         self.carried: Tensor | None = None
         self.stopped = False
         self._collapsed = 0
-        self._replays = objective.replays if isinstance(objective, Replayed) else 1
+        self._replays = objective.replays if isinstance(objective, Replays) else 1
         self._steps = self.feed.count * self._replays
         self._settings: dict[str, Any] = {}
         if keeper is not None:
@@ -97,7 +97,7 @@ class Run:
         here = self.position
         with mode(self.net, True):
             for part in self.feed.batches(here.epoch, here.batch):
-                if isinstance(self.objective, Replayed):
+                if isinstance(self.objective, Replays):
                     self._replayed_batch(self.objective, part)
                 else:
                     self._batch(part)
@@ -128,7 +128,7 @@ class Run:
                 sums = gradients(loss, self.weights, sums)
         self._step(*self.devices.summed(sums, value), len(part))
 
-    def _replayed_batch(self, objective: Replayed, part: Part) -> None:
+    def _replayed_batch(self, objective: Replays, part: Part) -> None:
         here, trainer = self.position, self.trainer
         for _ in range(objective.replays):
             stage = objective.at(trainer.fraction(here.step, self._steps))
