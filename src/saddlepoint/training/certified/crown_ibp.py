@@ -40,9 +40,9 @@ class CrownIBP:
     """`kappa`, `regularise` as in IBP; `beta`: the backward bound's final share."""
 
     set: PerturbationSet
-    kappa: float = 0.5
+    kappa: float = 0.0
     beta: float = 0.0
-    regularise: float = 0.5
+    regularise: float = 0.0
     fraction: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,9 @@
 
     κ CE(f(x), y) + (1 − κ) log(1 + Σ_{j ≠ y} e^(−l_j)),      l from intervals, eq. 6-12
 
-While the set grows to its full size, κ falls from 1 to `kappa`, and Shi et al.'s regulariser (warmup.py) acts. The last
+While the set grows to its full size, κ falls from 1 to `kappa`, and Shi et al.'s regulariser (warmup.py) acts where it
+has a weight. Gowal et al. end at κ = 1/2 and Shi et al. take λ = 1/2, on networks with batch norm; without it, wk17 on
+MNIST at 0.1 is certified more often after few epochs with both at 0, which is the default. The last
 layer is merged into the differences z_y − z_j, so on a linear network l is exact in every norm.
 Cost of a step: the clean forward and two more (centre and radius); one backward through the three.
 """
@@ -30,8 +32,8 @@ class IBP:
     """`kappa`: the clean loss' final share. `regularise`: weight of the warm-up regulariser, falling to 0."""
 
     set: PerturbationSet
-    kappa: float = 0.5
-    regularise: float = 0.5
+    kappa: float = 0.0
+    regularise: float = 0.0
     fraction: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:

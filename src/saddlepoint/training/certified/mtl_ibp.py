@@ -33,7 +33,7 @@ class MTLIBP:
     set: PerturbationSet
     alpha: float = 0.5
     steps: int = 8
-    regularise: float = 0.5
+    regularise: float = 0.0
     fraction: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:

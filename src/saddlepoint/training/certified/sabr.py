@@ -34,7 +34,7 @@ class SABR:
     set: PerturbationSet
     share: Fraction = Fraction(2, 5)
     steps: int = 8
-    regularise: float = 0.5
+    regularise: float = 0.0
     fraction: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
