@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import functools
 import os
+import random
 import subprocess
 import sys
 
@@ -223,6 +224,18 @@ def test_a_backward_pass_that_raises_drops_to_scores():
     if model.access == Access.GRAPH:  # the captured graph leaves the identity out and is differentiable itself
         pytest.fail("an autograd function was captured without its backward")
     assert said(model, "no backward here")
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
+def test_a_rare_coincidence_does_not_make_a_random_network_deterministic(draw):
+    net = Head(3, lambda z: z + (draw() < 0.15))  # three calls agree in six cases of ten
+    assert all(adapters.from_torch(net, (0, 1), shape=(5,)).stochastic for _ in range(8))
+
+
+def test_random_numbers_without_effect_are_told():
+    model = adapters.from_torch(Head(3, lambda z: z + 0 * torch.rand(())), (0, 1), shape=(5,))
+    assert not model.stochastic
+    assert said(model, "draws random numbers")
 
 
 def test_randomness_between_calls_is_found_and_explained():

@@ -22,6 +22,7 @@ from saddlepoint.core.rng import Draws
 from saddlepoint.geometry.combine import Union
 from saddlepoint.training.adversarial import Search, ascend, cross_entropy
 from saddlepoint.training.multi_set import SeveralSets
+from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.state import mode
 
 
@@ -73,6 +74,7 @@ class MSD(SeveralSets):
     def _sloped(net: nn.Module, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z, the loss there and its gradient by z, as constants."""
         z = z.detach().requires_grad_()
-        values = cross_entropy(net(z), y)
+        with OneChannel():
+            values = cross_entropy(net(z), y)
         (slope,) = torch.autograd.grad(values.sum(), z)
         return z.detach(), values.detach(), slope
