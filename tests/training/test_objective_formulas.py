@@ -13,8 +13,7 @@ import saddlepoint as sp
 from saddlepoint.adapters.architectures.registry import build
 from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import load
-from saddlepoint.training import Adversarial, Trainer, fresh, train, worst_points
-from saddlepoint.training.adversarial import Search
+from saddlepoint.training import Adversarial, Trainer, fresh, train
 from saddlepoint.training.curvature import CURE
 from saddlepoint.training.input_gradient import GradientPenalty
 from saddlepoint.training.jacobian import JacobianPenalty, squared_norms
@@ -68,17 +67,18 @@ def test_the_divergence_is_that_of_the_distributions() -> None:
 def test_trap_the_divergence_has_no_gradient_at_x_so_the_ascent_starts_beside_it(trained, batch) -> None:
     x, draws = batch.x, _draws(batch.ids)
     clean = trained(x).detach()
-    search = Search(LINF, 5, lambda z, _: divergence(clean, z))
-    stuck = worst_points(trained, search, x, batch.y, draws, start=x.clone())
-    found = TRADES(LINF, steps=5).points(trained, x, batch.y, draws)
-    at_x, at_found = (divergence(clean, trained(points)).detach() for points in (stuck, found))
-    # the gradient at x is rounding noise: an ascent from there sees nothing on its first step
-    points = x.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(divergence(clean, trained(points)).sum(), points)
-    assert float(slope.abs().amax()) < 1e-5
-    assert float(at_found.mean()) > 0.05
-    assert float(at_found.mean()) >= 0.9 * float(at_x.mean())
     start = near(LINF, x, draws)
+
+    def slope(at):
+        points = at.clone().requires_grad_()
+        (found,) = torch.autograd.grad(divergence(clean, trained(points)).sum(), points)
+        return found.abs().amax((1, 2, 3))
+
+    # the gradient at x is rounding noise: an ascent from there sees nothing on its first step
+    assert float(slope(x).amax()) < 1e-5
+    assert float((slope(start) / slope(x).clamp_min(1e-9)).median()) > 100
+    found = TRADES(LINF, steps=5).points(trained, x, batch.y, draws)
+    assert float(divergence(clean, trained(found)).detach().mean()) > 0.05
     assert bool(LINF.contains(x, start).all())
     assert 0 < float((start - x).abs().amax()) < 0.006
 
