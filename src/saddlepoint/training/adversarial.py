@@ -141,8 +141,20 @@ def _climber(search: Search, x: Tensor, limits: Interval | None) -> Callable[[Te
 
 
 def _limits(ball: PerturbationSet, x: Tensor) -> Interval | None:
-    """The outermost points of an ℓ∞ ball, worked out once; None for other sets."""
-    return ball.hull(x, rounding="in") if isinstance(ball, Linf) else None
+    """A box inside an ℓ∞ ball, worked out once; None for other sets.
+
+    fl(x ± r) and r itself are rounded, off by u (|x| + r) and u r at most: r = ε − 4u (max |x| + ε) stays inside, short
+    of the ball's own hull by some 10⁻⁷ in float32, at a tenth of its time.
+    """
+    if not isinstance(ball, Linf):
+        return None
+    ball.check_center(x)
+    size = sizes.below(ball.size, x)
+    radius = (size - 2 * torch.finfo(x.dtype).eps * (size + x.abs().amax())).clamp_min(0).to(x.dtype)
+    if ball.box is None:
+        return Interval(x - radius, x + radius)
+    lower, upper = ball.box.limits(x, "in")
+    return Interval(torch.maximum(x - radius, lower), torch.minimum(x + radius, upper))
 
 
 def ascend(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor:
