@@ -17,7 +17,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
   bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-minimum \
   bench-attacks-transfer bench-verify-instances bench-verify-certified \
   bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify \
-  bench-training bench-training-speed bench-training-n-fgsm bench-training-mnist bench-training-certified bench-training-stability fuzz nightly clean
+  bench-training bench-training-speed bench-training-n-fgsm bench-training-mnist bench-training-certified bench-training-stability bench-training-objectives bench-training-spatial bench-training-cifar fuzz nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,7 +88,7 @@ bench-bracket: $(VENV)/stamp-run  ## the bracket of a published certified networ
 bench-memory: $(VENV)/stamp-run  ## peak memory of a run at 1,000 and at 10,000 samples (needs ../shared/data)
 	@$(BIN)/python benchmarks/memory.py
 
-bench-training: bench-training-speed bench-training-n-fgsm bench-training-mnist bench-training-certified bench-training-stability  ## robust training on MNIST; rows that exist are not made again (needs ../shared/data)
+bench-training: bench-training-speed bench-training-n-fgsm bench-training-mnist bench-training-certified bench-training-stability bench-training-objectives bench-training-spatial bench-training-cifar  ## robust training; rows that exist are not made again (needs ../shared/data)
 
 bench-training-speed: $(VENV)/stamp-run  ## an epoch of PGD training against two hand-written loops
 	@$(BIN)/python benchmarks/training/speed.py
@@ -104,6 +104,15 @@ bench-training-certified: $(VENV)/stamp-run  ## certified accuracy that `saddlep
 
 bench-training-stability: $(VENV)/stamp-run  ## exact verification with and without ReLU stability
 	@$(BIN)/python benchmarks/training/stability.py
+
+bench-training-objectives: $(VENV)/stamp-run  ## every objective against standard training, in its own measure
+	@$(BIN)/python benchmarks/training/objectives.py
+
+bench-training-spatial: $(VENV)/stamp-run  ## rotation and translation: three ways of training under the grid
+	@$(BIN)/python benchmarks/training/spatial.py
+
+bench-training-cifar: $(VENV)/stamp-run  ## robust accuracy against training time on CIFAR-10, 20 minutes a method
+	@$(BIN)/python benchmarks/training/cifar.py
 
 # --- attacks beside the peers: an environment of its own, rows that exist are not measured again ---
 $(PEERS)/stamp: pyproject.toml constraints.txt benchmarks/peers/install.sh

@@ -52,6 +52,7 @@ def _registry() -> dict[str, Entry]:
         "cnn-a": Entry(lambda s, k: two_convolutions(s, k, (16, 32), padding=1), _CIFAR),
         "cnn-small-eran": Entry(lambda s, k: two_convolutions(s, k, (16, 32), padding=0), _CIFAR),
         "oval-base": Entry(lambda s, k: two_convolutions(s, k, (8, 16), padding=1), _CIFAR),
+        "resnet8": Entry(lambda s, k: resnet_cifar(s, k, 1), _CIFAR),
         "resnet20": Entry(lambda s, k: resnet_cifar(s, k, 3), _CIFAR),
         "resnet32": Entry(lambda s, k: resnet_cifar(s, k, 5), _CIFAR),
         "resnet56": Entry(lambda s, k: resnet_cifar(s, k, 9), _CIFAR),
