@@ -49,6 +49,35 @@ def test_it_trains_judges_on_held_out_data_and_says_what_it_did(tmp_path, capsys
     assert out.read_bytes() == before
 
 
+def test_a_warning_is_printed_and_kept(tmp_path, capsys) -> None:
+    out = tmp_path / "m.safetensors"
+    typed = (*BASE[:4], "--objective", "alp:steps=1", *BASE[6:], *SHORT, "-o", out, "--no-bracket")
+    assert call(*typed, "--precision", "full") == 0
+    assert "warning: ALP masks gradients" in capsys.readouterr().err
+    with safe_open(out, "pt") as file:
+        carried = file.metadata()
+    assert "ALP masks gradients" in carried["x-training"]
+    assert carried["x-searches"] == '"float32"'
+
+
+def test_one_epoch_reaches_the_whole_set_step_by_step(tmp_path, capsys) -> None:
+    out = tmp_path / "m.safetensors"
+    rest = ("--epochs", "1", "--batch", "16", "-o", out, "--no-bracket")
+    assert call("train", "digits:train", "--arch", "mlp:64", *BASE[4:], *rest) == 0
+    said = capsys.readouterr().err
+    assert float(said.split("clean ")[1].split()[0]) > 0.5  # a tenth is what a collapse leaves
+    with safe_open(out, "pt") as file:
+        assert '"warm_up": 0.5' in file.metadata()["x-training"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path) -> None:
+    out, other = tmp_path / "m.safetensors", tmp_path / "other"
+    assert call(*BASE, *SHORT, "-o", out, "--no-bracket") == 0
+    other.touch()
+    assert out.stat().st_mode == other.stat().st_mode
+
+
 def test_other_settings_do_not_overwrite_an_output(tmp_path, capsys) -> None:
     out = tmp_path / "m.safetensors"
     assert call(*BASE, *SHORT, "-o", out, "--no-bracket") == 0

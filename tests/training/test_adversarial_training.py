@@ -120,7 +120,7 @@ def test_training_against_the_adversary_beats_standard_training_beyond_the_inter
     data, held_out = load("digits:train"), load("digits:test")
     ball = sp.Linf("0.1", box=UNIT)
     start, measure = fresh(_cnn(), 0), Measure(held_out, ball, steps=20)
-    hardened = train(start, data, Adversarial(ball, steps=5), Trainer(epochs=10, rate=4e-3, warm_up=2), guards=None).net
+    hardened = train(start, data, Adversarial(ball, steps=5), Trainer(epochs=16, rate=4e-3, warm_up=4), guards=None).net
     plain, hard = measure(trained), measure(hardened)
     n = len(held_out)
     assert min(plain.clean_k, hard.clean_k) >= 0.95 * n

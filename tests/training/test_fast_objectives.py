@@ -144,7 +144,7 @@ def test_options_are_typed_and_reach_the_objective() -> None:
     assert entry("fgsm:alpha=1").sets == "one"
 
 
-@pytest.mark.parametrize("precision", ["full", "outer", "all"])
+@pytest.mark.parametrize("precision", ["auto", "full", "outer", "all"])
 def test_every_weight_learns_in_every_precision(precision: str) -> None:
     """Autocast remembers casts made while a search records no gradient: reused in the loss, weights would not learn."""
     data, start = (

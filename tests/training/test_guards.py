@@ -104,7 +104,7 @@ def test_a_set_that_is_too_large_too_soon_collapses_a_small_network_and_the_guar
     # entropy of the predictions, measured on a real run: a linear model against ℓ∞ 1 has nothing to hold on to
     measure = Measure(digits, sp.Linf("1", box=sp.Box(0.0, 1.0)), steps=3)
     objective = Adversarial(measure.set, steps=3)
-    events = list(epochs(_net(), digits, objective, Trainer(epochs=3, rate=0.1, batch=32), measure))
+    events = list(epochs(_net(), digits, objective, Trainer(epochs=3, rate=0.02, batch=32), measure))
     assert any(getattr(event, "guard", "") == "collapse" for event in events)
 
 

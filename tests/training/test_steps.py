@@ -28,6 +28,7 @@ from saddlepoint.training import (
 )
 from saddlepoint.training import running as running_module
 from saddlepoint.training.one_channel import OneChannel
+from saddlepoint.training.precision import search_precision
 from saddlepoint.training.several import Accelerated
 
 BALL = sp.Linf("0.1", box=sp.Box(0.0, 1.0))
@@ -104,6 +105,21 @@ def test_batch_norm_of_an_average_is_gathered_anew(digits) -> None:
     parts = before.split(256)
     expected = torch.stack([part.mean(0) for part in parts]).mean(0)
     assert torch.allclose(trained.net[2].running_mean, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "low"), [("auto", True), ("full", False), ("outer", False), ("all", True)])
+def test_searches_use_bfloat16_where_the_precision_allows_it(precision: str, low: bool, digits, monkeypatch) -> None:
+    monkeypatch.setattr("saddlepoint.training.precision._processor_has_bfloat16", lambda: True)
+    seen = []
+
+    class Watched(Adversarial):
+        def points(self, net, x, y, draws):
+            with search_precision(x):
+                seen.append(torch.is_autocast_enabled("cpu"))
+            return super().points(net, x, y, draws)
+
+    train(_net(), digits, Watched(BALL, 1), Trainer(epochs=1, precision=precision), guards=None)
+    assert set(seen) == {low}
 
 
 @pytest.mark.parametrize("precision", ["outer", "all"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from saddlepoint.core.errors import InputError, RefusedFile
@@ -42,7 +42,7 @@ class CheckpointFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # tied weights share memory, which the format refuses: each is written out
             whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            save_file(whole, part, {_KEY: json.dumps(facts)})
+            part.write_bytes(save(whole, {_KEY: json.dumps(facts)}))
             part.replace(self.path)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)

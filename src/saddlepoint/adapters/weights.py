@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from saddlepoint.adapters.architectures import build, canonical_shape, names
@@ -53,7 +53,8 @@ def save_weights(path: str | Path, module: nn.Module, metadata: Mapping[str, Any
     target = Path(path)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     temporary = target.with_name(target.name + ".part")
-    save_file(tensors, temporary, {k: json.dumps(v) for k, v in metadata.items() if v is not None})
+    # by way of bytes: the library's own file could be read by its owner only
+    temporary.write_bytes(save(tensors, {k: json.dumps(v) for k, v in metadata.items() if v is not None}))
     temporary.replace(target)
 
 

@@ -19,7 +19,7 @@ from saddlepoint.adapters.checkpoint_file import CheckpointFile
 from saddlepoint.cli.options import ModelOptions
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
-from saddlepoint.cli.training_job import Job, Trainee, TrainerOptions, finished, prepared
+from saddlepoint.cli.training_job import SETTINGS, Job, Trainee, TrainerOptions, finished, prepared
 from saddlepoint.cli.view import Selection
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation import Request, Work, plan_named
@@ -89,6 +89,9 @@ def train(
 
 def _train(job: Job, output: Path, book: Ledger) -> None:
     """The loop, its events on stderr and in the ledger, its weights in the output."""
+    warning = job.metadata[SETTINGS]["warning"]
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     keeper = CheckpointFile(output.with_name(f"{output.name}.checkpoint"))
     begun, total = time.monotonic(), job.trainer.epochs
     with _interruptible(keeper):
@@ -103,7 +106,9 @@ def _train(job: Job, output: Path, book: Ledger) -> None:
             f"{output} cannot be written: {error}.", "Choose another -o; the checkpoint is kept."
         ) from error
     keeper.remove()
-    print(f"weights: {output}   {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    searches = job.metadata["x-searches"]
+    note = "   searches in bfloat16 (--precision full: none)" if searches == "bfloat16" else ""
+    print(f"weights: {output}   {time.monotonic() - begun:.0f} s{note}", file=sys.stderr)
 
 
 def _bracket(

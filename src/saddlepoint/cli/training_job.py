@@ -27,6 +27,7 @@ from saddlepoint.training import Measure, Objective, Trainer, fresh
 from saddlepoint.training.catalogue import Choice, entry, objective
 from saddlepoint.training.certified import interval_initialised
 from saddlepoint.training.checkpoint import described
+from saddlepoint.training.precision import searched_in
 from saddlepoint.training.settings import Averaging, Optimiser, Precision, Schedule
 from saddlepoint.training.state import keyed_randomness
 
@@ -42,7 +43,7 @@ class TrainerOptions:
     """Settings of the loop; what is left out is the objective's own default."""
 
     epochs: Annotated[int | None, Parameter(help="passes over the data (12; certified objectives more)")] = None
-    warm_up: Annotated[int | None, Parameter(help="epochs in which the set grows (4)")] = None
+    warm_up: Annotated[float | None, Parameter(help="epochs in which the set grows (4; half of a short run)")] = None
     batch: Annotated[int | None, Parameter(help="samples a step (128)")] = None
     rate: Annotated[float | None, Parameter(help="learning rate (0.003)")] = None
     weight_decay: Annotated[float | None, Parameter(help="of the optimiser")] = None
@@ -51,7 +52,9 @@ class TrainerOptions:
     averaging: Annotated[Averaging | None, Parameter(help="of the weights: none, ema or swa")] = None
     clip: Annotated[float | None, Parameter(help="largest norm of a step's gradient")] = None
     accumulate: Annotated[int | None, Parameter(help="parts that a step's gradient is worked out in")] = None
-    precision: Annotated[Precision | None, Parameter(help="bfloat16 for nothing (full), the outer step, or all")] = None
+    precision: Annotated[
+        Precision | None, Parameter(help="bfloat16: in searches (auto), never (full), …")
+    ] = None
     seed: Annotated[int, Parameter(help="of all random numbers")] = 0
 
     def trainer(self, wanted: dict[str, Any]) -> Trainer:
@@ -59,7 +62,7 @@ class TrainerOptions:
         typed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         merged = {**_COMMON, **wanted, **typed}
         if "warm_up" not in typed:  # a short run must reach the whole set, and stay there for a while
-            merged["warm_up"] = min(merged["warm_up"], merged["epochs"] // 2)
+            merged["warm_up"] = min(merged["warm_up"], merged["epochs"] / 2)
         return Trainer(**merged)
 
 
@@ -120,6 +123,7 @@ def prepared(
         "data": train.digest,
         "inner mode": getattr(aim, "inner", None),
         "begun with": None if subject.init is None else str(subject.init),
+        "warning": getattr(aim, "warning", None),
     }
     metadata = {
         "arch": subject.arch,
@@ -129,6 +133,8 @@ def prepared(
         "mean": _plain(loading.mean),
         "std": _plain(loading.std),
         SETTINGS: said,
+        # where this says bfloat16, a processor without it ends with other weights from the same seed
+        "x-searches": searched_in(trainer.precision, train.take(slice(0, 1)).x.to(loading.device)),
     }
     measure = Measure(held_out, sets[0] if sets else None)
     return Job(net, whole, train, measure, test, aim, trainer, metadata)

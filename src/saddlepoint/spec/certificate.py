@@ -174,7 +174,7 @@ def save(path: Path, certificates: Sequence[Certificate], graph_digest: str) -> 
 
     stated = {"format": FORMAT, "graph": graph_digest, "clauses": [_plain(c.property) for c in certificates]}
     named = {f"{k}/{name}": t for k, c in enumerate(certificates) for name, t in c.tensors().items()}
-    safetensors.torch.save_file(named, path, {KEY: json.dumps(stated)})
+    path.write_bytes(safetensors.torch.save(named, {KEY: json.dumps(stated)}))
 
 
 def load(path: Path) -> tuple[tuple[Certificate, ...], str]:

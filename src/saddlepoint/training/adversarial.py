@@ -25,7 +25,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
 from typing import Literal, Self
 
 import torch
@@ -40,6 +39,7 @@ from saddlepoint.geometry import Linf, PerturbationSet, sizes
 from saddlepoint.geometry.base import Interval
 from saddlepoint.training.checks import check
 from saddlepoint.training.one_channel import OneChannel
+from saddlepoint.training.precision import search_precision
 from saddlepoint.training.state import mode
 
 _TRAVEL = 2.5  # sizes of the set that all steps together could cross (Madry et al.: 2.5 ε / steps)
@@ -88,7 +88,7 @@ def worst_points(
     limits = _limits(ball, x)
     climb = _climber(search, x, limits)
     best = x
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=search.low and has_bfloat16(x)):
+    with search_precision(x, search.low):
         with torch.no_grad():
             highest = search.loss(net(x), y).to(x.dtype)
             z = _begin(search, x, draws, limits) if start is None else start
@@ -106,21 +106,6 @@ def worst_points(
                 (gradient,) = torch.autograd.grad(values.sum(), z)
                 z = climb(z.detach(), gradient)
     return best
-
-
-def has_bfloat16(x: Tensor) -> bool:
-    """Whether float32 work on this device gains from bfloat16: the processor multiplies it in hardware."""
-    if x.dtype != torch.float32:
-        return False
-    if x.device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return x.device.type == "cpu" and _processor_has_bfloat16()
-
-
-@cache
-def _processor_has_bfloat16() -> bool:
-    told = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(told.get("avx512_bf16") or told.get("amx_bf16") or told.get("bf16"))
 
 
 def _begin(search: Search, x: Tensor, draws: Draws, limits: Interval | None) -> Tensor:

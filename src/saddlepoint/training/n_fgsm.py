@@ -21,9 +21,10 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import Linf, sizes
 from saddlepoint.geometry.sizes import Size
-from saddlepoint.training.adversarial import Adversarial, cross_entropy, has_bfloat16
+from saddlepoint.training.adversarial import Adversarial, cross_entropy
 from saddlepoint.training.checks import check_above
 from saddlepoint.training.one_channel import OneChannel
+from saddlepoint.training.precision import search_precision
 from saddlepoint.training.state import mode
 
 
@@ -51,8 +52,7 @@ class NFGSM(Adversarial):
         with torch.no_grad():
             z = self._noisy(x, draws)
         z.requires_grad_()
-        low = torch.autocast(x.device.type, torch.bfloat16, enabled=has_bfloat16(x))
-        with mode(net, self.inner == "train"), low:
+        with mode(net, self.inner == "train"), search_precision(x):
             with OneChannel():
                 loss = cross_entropy(net(z), y).sum()
             (gradient,) = torch.autograd.grad(loss, z)

@@ -159,7 +159,8 @@ class Run:
 
     # -- the end of an epoch ---------------------------------------------------------------------------------
     def _measured(self, loss: float) -> None:
-        number, full = self.position.epoch + 1, self.position.epoch >= self.trainer.warm_up
+        number = self.position.epoch + 1
+        full = number > self.trainer.warm_up
         if self.measure is None:
             self.events.append(Epoch(number, loss))
             return

@@ -24,7 +24,7 @@ from saddlepoint.training.checks import check, check_above
 Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["cosine", "cyclic", "step", "constant"]
 Averaging = Literal["none", "ema", "swa"]
-Precision = Literal["full", "outer", "all"]
+Precision = Literal["auto", "full", "outer", "all"]
 _PEAK = 0.4  # where the cyclic rate is highest
 
 
@@ -32,9 +32,11 @@ _PEAK = 0.4  # where the cyclic rate is highest
 class Trainer:
     """Settings of the loop.
 
-    `warm_up`: epochs over which the set (and what an objective weighs with it) grows, step by step, to its full size.
+    `warm_up`: epochs (or a part of one) over which the set (and what an objective weighs with it) grows, step by step,
+    to its full size.
     `batch` samples make a step; their gradients are worked out in `accumulate` parts. `clip`: largest norm of the
-    gradient. `precision`: bfloat16 for the outer loss ("outer") or for the whole objective ("all"); weights and
+    gradient. `precision`: bfloat16 for nothing ("full"), for inner searches where the processor multiplies it
+    in hardware ("auto"), for the outer loss instead ("outer"), or for the whole objective ("all"); weights and
     optimiser stay in their own type. EMA averages the weights of every step with `decay`; SWA those at the end of
     every epoch from `average_from` on.
     """
@@ -43,7 +45,7 @@ class Trainer:
     batch: int = 64
     rate: float = 2e-3
     weight_decay: float = 0.0
-    warm_up: int = 0
+    warm_up: float | int = 0
     seed: int = 0
     optimiser: Optimiser = "adam"
     schedule: Schedule = "cosine"
@@ -54,7 +56,7 @@ class Trainer:
     decay: float = 0.999
     average_from: float = 0.75
     accumulate: int = 1
-    precision: Precision = "full"
+    precision: Precision = "auto"
     devices: Literal["one", "accelerate"] = "one"
     """"accelerate": the processes of `accelerate launch` share every batch (several.py)."""
 
@@ -79,7 +81,7 @@ class Trainer:
 
     def fraction(self, step: int, per_epoch: int) -> Fraction:
         """How much of the set's size step number `step` (from 0) uses, with `per_epoch` steps an epoch."""
-        return min(Fraction(1), Fraction(step + 1, self.warm_up * per_epoch + 1))
+        return min(Fraction(1), Fraction(step + 1, round(self.warm_up * per_epoch) + 1))
 
     def rate_at(self, progress: float) -> float:
         """The rate when this part of training (0 ≤ progress < 1) is done."""

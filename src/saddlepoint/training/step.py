@@ -10,20 +10,22 @@ from torch import Tensor, nn
 from saddlepoint.training.attacked import Attacked
 from saddlepoint.training.feed import Part
 from saddlepoint.training.objective import Objective
+from saddlepoint.training.precision import searches_in_bfloat16
 from saddlepoint.training.settings import Precision
 
 
 def loss_of(objective: Objective, net: nn.Module, part: Part, precision: Precision) -> Tensor:
     """The objective on a part of a batch. "outer": points are searched in full precision, the loss at them is not."""
     x, y, draws = part.x, part.y, part.draws
-    if precision == "full":
-        return objective(net, x, y, draws)
-    if precision == "outer" and isinstance(objective, Attacked):
-        points = objective.points(net, x, y, draws)
+    with searches_in_bfloat16(precision in ("auto", "all")):
+        if precision in ("auto", "full"):
+            return objective(net, x, y, draws)
+        if precision == "outer" and isinstance(objective, Attacked):
+            points = objective.points(net, x, y, draws)
+            with torch.autocast(x.device.type, torch.bfloat16):
+                return objective.loss(net, x, points, y)
         with torch.autocast(x.device.type, torch.bfloat16):
-            return objective.loss(net, x, points, y)
-    with torch.autocast(x.device.type, torch.bfloat16):
-        return objective(net, x, y, draws)
+            return objective(net, x, y, draws)
 
 
 def gradients(loss: Tensor, by: Sequence[Tensor], sums: list[Tensor | None]) -> list[Tensor | None]:
