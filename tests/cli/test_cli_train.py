@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from saddlepoint.cli.main import run_app
 from saddlepoint.ledger import Ledger
+from saddlepoint.report.learning import learning_curves
 
 BASE = ("train", "digits:test", "--arch", "mlp:16", "--objective", "pgd:steps=2", "--threat", "linf:0.05")
 SHORT = ("--epochs", "2", "--batch", "32")
@@ -58,6 +59,9 @@ def test_a_warning_is_printed_and_kept(tmp_path, capsys) -> None:
         carried = file.metadata()
     assert "ALP masks gradients" in carried["x-training"]
     assert carried["x-searches"] == '"float32"'
+    with Ledger(tmp_path / "m.ledger") as book:
+        (curve,) = learning_curves(list(book.events()))
+    assert any(note.startswith("warning: ALP masks gradients") for note in curve.notes)
 
 
 def test_one_epoch_reaches_the_whole_set_step_by_step(tmp_path, capsys) -> None:

@@ -118,6 +118,20 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(digits, tmp_path) -> 
         train(network(), digits, Adversarial(BALL), trainer, keeper=CheckpointFile(tmp_path / "c"))
 
 
+def test_a_run_says_where_the_precision_of_its_searches_changed(digits, tmp_path, monkeypatch) -> None:
+    kind = "saddlepoint.training.precision._processor_has_bfloat16"
+    objective, trainer = Adversarial(BALL, steps=1), Trainer(epochs=2, batch=64)
+    monkeypatch.setattr(kind, lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), digits, objective, trainer, guards=None, keeper=Stopping(tmp_path / "c", 3))
+    assert CheckpointFile(tmp_path / "c").read()[1]["searches"] == "bfloat16"
+    monkeypatch.setattr(kind, lambda: False)
+    (note,) = train(network(), digits, objective, trainer, guards=None, keeper=CheckpointFile(tmp_path / "c")).notes
+    assert note.guard == "precision"
+    assert "bfloat16 until here, and are in float32" in note.text
+    assert CheckpointFile(tmp_path / "c").read()[1]["searches"] == "float32"
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path) -> None:
     (tmp_path / "c").write_bytes(b"\x80\x04K\x01.")  # a pickle
     with pytest.raises(RefusedFile, match="no checkpoint"):

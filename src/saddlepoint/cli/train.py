@@ -92,6 +92,8 @@ def _train(job: Job, output: Path, book: Ledger) -> None:
     warning = job.metadata[SETTINGS]["warning"]
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+        with book.transaction():  # for the report; the same event again changes nothing
+            book.add_event(Note(0, "warning", warning).event(output.stem))
     keeper = CheckpointFile(output.with_name(f"{output.name}.checkpoint"))
     begun, total = time.monotonic(), job.trainer.epochs
     with _interruptible(keeper):

@@ -32,10 +32,15 @@ def learning_curves(events: Sequence[Mapping[str, Any]]) -> list[LearningCurve]:
         own = sorted(own, key=lambda event: event["epoch"])
         if len(own) > 1:
             notes = [note for note in said if str(note.get("run", "")) == run]
-            texts = tuple(f"epoch {n['epoch']}: {n.get('guard', '')}: {n.get('text', '')}" for n in notes)
-            picture = _draw(own, [note["epoch"] for note in notes], run, f"learning{index}")
-            drawn.append(LearningCurve(run, picture, len(own), texts))
+            picture = _draw(own, [note["epoch"] for note in notes if note["epoch"]], run, f"learning{index}")
+            drawn.append(LearningCurve(run, picture, len(own), tuple(map(_said, notes))))
     return drawn
+
+
+def _said(note: Mapping[str, Any]) -> str:
+    """A note as a line; what was said before the first epoch (0) is about the whole run."""
+    when = f"epoch {note['epoch']}: " if note["epoch"] else ""
+    return f"{when}{note.get('guard', '')}: {note.get('text', '')}"
 
 
 def _draw(events: Sequence[Mapping[str, Any]], marked: Sequence[int], run: str, prefix: str) -> str:

@@ -26,6 +26,7 @@ from saddlepoint.training.feed import Feed, Part
 from saddlepoint.training.guards import Guards, Note
 from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective
+from saddlepoint.training.precision import searched_in
 from saddlepoint.training.replayed import Replays
 from saddlepoint.training.settings import Trainer
 from saddlepoint.training.several import Accelerated, Alone
@@ -83,6 +84,7 @@ class Run:
         self._replays = objective.replays if isinstance(objective, Replays) else 1
         self._steps = self.feed.count * self._replays
         self._settings: dict[str, Any] = {}
+        self._searches = searched_in(trainer.precision, self.weights[0])
         if keeper is not None:
             self._settings = _settings(objective, trainer, guards, measure, data, net)
             self._resume(keeper)
@@ -201,6 +203,7 @@ class Run:
         }
         facts = {
             "settings": self._settings,
+            "searches": self._searches,
             "position": asdict(self.position),
             "events": [[type(event).__name__, asdict(event)] for event in self.events],
             "good": [self.good.epoch, list(self.good.score)],
@@ -230,6 +233,11 @@ class Run:
             self.average.load(facts["averaged"], below("average", tensors))
         self.carried = tensors["carried"].to(device) if "carried" in tensors else None
         self.stopped, self._collapsed = facts["stopped"], facts["collapsed"]
+        before = facts.get("searches", self._searches)
+        if before != self._searches and not self.done:
+            text = f"searches were in {before} until here, and are in {self._searches} on this processor"
+            remedy = "equal seeds give other weights; precision full makes none of this difference"
+            self.events.append(Note(self.position.epoch + 1, "precision", f"{text}: {remedy}"))
 
 
 _EVENTS = {"Epoch": Epoch, "Note": Note}
