@@ -52,9 +52,7 @@ class TrainerOptions:
     averaging: Annotated[Averaging | None, Parameter(help="of the weights: none, ema or swa")] = None
     clip: Annotated[float | None, Parameter(help="largest norm of a step's gradient")] = None
     accumulate: Annotated[int | None, Parameter(help="parts that a step's gradient is worked out in")] = None
-    precision: Annotated[
-        Precision | None, Parameter(help="bfloat16: in searches (auto), never (full), …")
-    ] = None
+    precision: Annotated[Precision | None, Parameter(help="bfloat16: in searches (auto), never (full), …")] = None
     seed: Annotated[int, Parameter(help="of all random numbers")] = 0
 
     def trainer(self, wanted: dict[str, Any]) -> Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from saddlepoint.bound.base import BoundMethod
 from saddlepoint.bound.complete import Complete
+from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.check.certificate import Ruling, judge, question
+from saddlepoint.check.parameters import judge_cells
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.smoothing import recheck_counts
 from saddlepoint.check.witness import replay
@@ -23,7 +25,6 @@ from saddlepoint.evaluation.unit import Result, Shown, Unit, Work, inputs_of, ro
 from saddlepoint.graph.ir import Graph
 from saddlepoint.ledger.blobs import pack
 from saddlepoint.spec import Cost, Model, Targeted, margin, margin_matrix
-from saddlepoint.spec.certificate import Certificate
 
 
 def bound_unit(model: Model, unit: Unit, method: BoundMethod) -> Result:
@@ -110,19 +111,61 @@ def search_unit(model: Model, unit: Unit, method: Complete, work: Work) -> Resul
         if found.certificate is not None:
             # its own time again, and never less than a second: an unchecked proof counts for nothing
             ruling = judge(graph, query, found.certificate, deadline=time.monotonic() + max(1.0, method.seconds))
-            value, shown = _ruled(part, ruling, found.certificate, shown, result)
+            value, shown = _ruled(part, ruling, found.certificate.tensors(), shown, result)
         if found.witness is not None:
-            _broken(model, part, found.witness, work, result)
+            _broken(model, part, found.witness.view(part.x.shape).to(part.x), work, result)
         if not math.isnan(value):
             result.rows.append(row_of(unit, i, value, shown))
     return result
 
 
-def _ruled(unit: Unit, ruling: Ruling, proof: Certificate, shown: Shown, result: Result) -> tuple[float, Shown]:
+def cover_unit(model: Model, unit: Unit, method: ParameterSplitting, work: Work) -> Result:
+    """Cells over a box of parameters for each sample: a cover that the checker accepts, or parameters that break it."""
+    graph = model.graph
+    if not isinstance(graph, Graph):
+        raise NotAvailable("cells of parameters need the model's graph.", "See the notes of `check`.")
+    result, ball = Result(), unit.threat.set
+    for i, part in enumerate(singles(unit)):
+        if work.late():
+            return replace(result, stopped=True)
+        begun, x0, label = time.perf_counter(), part.x[0].to(graph.dtype), int(part.y)
+        left = math.inf if work.deadline is None else work.deadline - time.time()
+        until = time.monotonic() + min(method.seconds, left)
+        found = method.search(graph, ball, x0, label, until, _breaks_at(model, part))
+        if found.status == "open" and left < method.seconds:
+            return replace(result, stopped=True)
+        value, shown = found.lower, Shown("claimed", "", 0, share(begun, 1, forwards=found.visited))
+        if found.tensors:
+            until = time.monotonic() + max(1.0, 2 * method.seconds)
+            ruling = judge_cells(graph, ball.canonical(), x0, label, found.tensors, deadline=until)
+            value, shown = _ruled(part, ruling, found.tensors, shown, result)
+        if found.witness is not None:
+            _broken(model, part, found.witness[None].to(part.x), work, result)
+        result.rows.append(row_of(unit, i, value, shown))
+    return result
+
+
+def _breaks_at(model: Model, unit: Unit) -> Callable[[Tensor], Tensor | None]:
+    """Which of some parameters (n, 3), moved into the set, make the deployed model wrong; one is enough."""
+
+    def refute(params: Tensor) -> Tensor | None:
+        x0 = unit.x.expand(len(params), *unit.x.shape[1:])
+        inside = unit.threat.set.project(x0, params.to(x0))
+        with torch.no_grad():
+            z = model(unit.threat.set.render(x0, inside))
+        hit = (margin(z, unit.y.expand(len(params))) <= 0).nonzero()[:, 0]
+        return inside[hit[0]] if len(hit) else None
+
+    return refute
+
+
+def _ruled(
+    unit: Unit, ruling: Ruling, proof: Mapping[str, Tensor], shown: Shown, result: Result
+) -> tuple[float, Shown]:
     """What an accepted certificate is worth, with its blobs put into the result; one that is not claims nothing."""
     if not ruling.accepted:
         return -math.inf, replace(shown, details=canonical_json({"refused": ruling.reason}))
-    name, data = pack({k: t.unsqueeze(0) for k, t in proof.tensors().items()})
+    name, data = pack({k: t.unsqueeze(0) for k, t in proof.items()})
     blobs, inputs = inputs_of(unit, torch.zeros(1, dtype=torch.int64))
     result.blobs.extend([(name, data), *blobs])
     result.inputs.extend(inputs)
@@ -144,9 +187,8 @@ def _breaks(model: Model, unit: Unit) -> Callable[[Tensor], Tensor | None]:
     return refute
 
 
-def _broken(model: Model, unit: Unit, point: Tensor, work: Work, result: Result) -> None:
-    """Evidence for the upper side from a point that the search came upon, replayed like any other witness."""
-    witness = point.view(unit.x.shape).to(unit.x)
+def _broken(model: Model, unit: Unit, witness: Tensor, work: Work, result: Result) -> None:
+    """Evidence for the upper side from a point, or parameters, that the search came upon: replayed like any other."""
     seen = replay(model, unit.threat.canonical(), unit.x, unit.y, witness, work.deterministic)
     name, data = pack({"witness": witness})
     gauges = unit.threat.set.rows(torch.zeros(1, dtype=torch.int64)).gauge(unit.x, witness)
