@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from saddlepoint.evaluation import Progress
-from saddlepoint.evaluation.running import Watch
+from saddlepoint.evaluation.schedule import Watch
 from saddlepoint.ledger.labels import label_of
 from saddlepoint.spec import Verdict
 

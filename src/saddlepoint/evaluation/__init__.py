@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from saddlepoint.evaluation.evaluating import evaluate as evaluate
     from saddlepoint.evaluation.plan import Plan as Plan
     from saddlepoint.evaluation.plan import plan_named as plan_named
-    from saddlepoint.evaluation.running import Prepared as Prepared
-    from saddlepoint.evaluation.running import Progress as Progress
-    from saddlepoint.evaluation.running import Request as Request
-    from saddlepoint.evaluation.running import prepare as prepare
+    from saddlepoint.evaluation.request import Prepared as Prepared
+    from saddlepoint.evaluation.request import Request as Request
+    from saddlepoint.evaluation.request import prepare as prepare
     from saddlepoint.evaluation.running import run as run
+    from saddlepoint.evaluation.schedule import Progress as Progress
     from saddlepoint.evaluation.unit import Work as Work
 
 # public name -> the module that defines it, below this one
 _HOME = {
     "Plan": "plan",
-    "Prepared": "running",
-    "Progress": "running",
-    "Request": "running",
+    "Prepared": "request",
+    "Progress": "schedule",
+    "Request": "request",
     "Work": "unit",
     "evaluate": "evaluating",
     "plan_named": "plan",
-    "prepare": "running",
+    "prepare": "request",
     "run": "running",
 }
 

@@ -19,7 +19,7 @@ from saddlepoint.evaluation.doctor.case import Effort
 from saddlepoint.evaluation.doctor.examine import examine
 from saddlepoint.evaluation.plan import Plan
 from saddlepoint.evaluation.pool import Source
-from saddlepoint.evaluation.running import Request
+from saddlepoint.evaluation.request import Request
 from saddlepoint.evaluation.subjects import choose
 from saddlepoint.geometry import L1, L2, Linf
 from saddlepoint.ledger import RunRow

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from saddlepoint.data import Data
 from saddlepoint.evaluation.plan import Plan, plan_named
-from saddlepoint.evaluation.running import Request, prepare, run
+from saddlepoint.evaluation.request import Request, prepare
+from saddlepoint.evaluation.running import run
 from saddlepoint.evaluation.seconds import seconds_of
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.ledger import Ledger
