@@ -7,7 +7,8 @@
 
 The command itself is run, nothing tuned; its own bracket is left out. Certified accuracy counts the verdicts CERTIFIED
 of the plan `standard` on the first 1,000 test images (bounds whose proofs were checked), with a Clopper–Pearson
-interval; what no attack broke stands beside it. Floors are judged for ibp; other objectives are rows of the table.
+interval; what no attack broke stands beside it. Floors are judged for ibp, with any options; other objectives are rows
+of the table.
 Rows are files under benchmarks/results/training/certified/ (weights in its runs/); a row that exists is not made again,
 a training that was interrupted goes on.
 """
@@ -61,7 +62,7 @@ def made(size: str, seed: int, output: Path, arguments: argparse.Namespace) -> d
         return counted(torch.tensor([v in wanted for v in verdicts]))
 
     certified = share(Verdict.CERTIFIED)
-    floor = FLOORS.get(size) if arguments.objective == "ibp" else None
+    floor = FLOORS.get(size) if arguments.objective.partition(":")[0] == "ibp" else None
     return {
         "size": size,
         "objective": arguments.objective,

@@ -269,10 +269,19 @@ def test_the_schedule_moves_size_kappa_and_regulariser() -> None:
     assert with_it > without
 
 
+def test_stretch_trains_against_a_multiple_of_the_set() -> None:
+    net = _mlp(12)
+    x, y, draws = _batch(12, (6,))
+    for fraction in (Fraction(1, 3), Fraction(1)):
+        stretched = IBP(BALL, stretch=2.0).at(fraction)(net, x, y, draws)
+        assert torch.equal(stretched, IBP(sp.Linf("0.2", box=UNIT)).at(fraction)(net, x, y, draws))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda: IBP(BALL, kappa=1.5),
+        lambda: IBP(BALL, stretch=0.0),
         lambda: SABR(BALL, share=Fraction(0)),
         lambda: MTLIBP(BALL, alpha=-0.1),
         lambda: DualLoss(BALL, projections=-1),
