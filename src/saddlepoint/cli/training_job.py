@@ -215,7 +215,8 @@ def _network(subject: Trainee, found: Choice, shape: tuple[int, ...], classes: i
         try:
             made.load_state_dict(read_weights(subject.init).tensors)
         except RuntimeError as error:
-            raise InputError(f"{subject.init} does not fit {subject.arch}: {error}.", "Check --arch.") from error
+            said = " ".join(str(error).split()).rstrip(". ")  # torch's answer has many lines
+            raise InputError(f"{subject.init} does not fit {subject.arch}: {said}.", "Check --arch.") from error
     return made
 
 
