@@ -2,7 +2,8 @@
 
     is  min over x' in S(x) of m(x') > 0 ?      branch and bound (bound/search), with a certificate or a counterexample
 
-For sets that are boxes (ℓ∞, boxes per coordinate, masks). `seconds` is a sample's time; where it ends first, the best
+For sets that are boxes (ℓ∞, boxes per coordinate, masks), and for rotation + translation, whose box of parameters is
+searched in front of the model (graph/rendering.py). `seconds` is a sample's time; where it ends first, the best
 bound so far is a claim and certifies nothing. Cost: from one backward pass to all of the time.
 """
 

@@ -24,6 +24,7 @@ from saddlepoint.bound.backward import Region
 from saddlepoint.bound.enclose import Choose
 from saddlepoint.bound.interval import Interval2, step
 from saddlepoint.bound.rules import Elementwise, Relaxation, rule_of
+from saddlepoint.bound.rules.render import Slab
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
@@ -56,8 +57,8 @@ def enclose_forward(graph: Graph, region: Region, choose: Choose) -> Enclosed:
     choices: dict[str, Tensor] = {}
     for node in graph.nodes:
         inputs = [forms[name] for name in node.inputs]
-        low, high = step(node, graph, [values[name] for name in node.inputs])
         if isinstance(node.op, LinearOp):
+            low, high = step(node, graph, [values[name] for name in node.inputs])
             form = _linear(node, node.op, inputs)
         else:
             rule, known = rule_of(node.op, node.name), values[node.inputs[0]]
@@ -65,7 +66,13 @@ def enclose_forward(graph: Graph, region: Region, choose: Choose) -> Enclosed:
             if choice is not None:
                 choices[f"lower/{node.name}"] = choice
             relaxed = relaxations[node.name] = rule.relax(node.op, *known, choice)
-            form = _through(relaxed, inputs[0]) if isinstance(relaxed, Elementwise) else _constant(low, high, len(free))
+            low, high = relaxed.range if isinstance(relaxed, Slab) else step(node, graph, [known])
+            if isinstance(relaxed, Elementwise):
+                form = _through(relaxed, inputs[0])
+            elif isinstance(relaxed, Slab) and node.inputs == (graph.input,):
+                form = _slab(relaxed, region, free)
+            else:
+                form = _constant(low, high, len(free))
         forms[node.name] = form
         below, above = _range(form, region, free)
         # a comparison with NaN is false: the interval stays
@@ -106,6 +113,15 @@ def _through(lines: Elementwise, v: Form) -> Form:
         wide[2] * v.a + wide[3] * v.b,
         r * v.c + u * v.d + (lines.upper_constant - floor) / 2,
     )
+
+
+def _slab(slab: Slab, region: Region, free: Tensor) -> Form:
+    """Parallel planes in the inputs; those that do not vary are constants."""
+    fixed = region.lower.clone()
+    fixed[:, free] = 0.0
+    a = slab.slope.index_select(1, free)
+    moved = (slab.slope * fixed.view(*fixed.shape, *(1 for _ in slab.centre.shape[1:]))).sum(1)
+    return Form(a, slab.centre + moved, torch.zeros_like(a), slab.half)
 
 
 def _constant(low: Tensor, high: Tensor, free: int) -> Form:

@@ -65,7 +65,7 @@ def region_of(set: PerturbationSet, x: Tensor) -> Region:
     if set.parametric:
         raise NotAvailable(
             f"{type(set).__name__} is a set of parameters; linear bounds need a set of points.",
-            "Attack it, or enumerate its parameters.",
+            "Attack it, enumerate its parameters, or search it completely (the plan `complete`).",
         )
     hull = set.hull(x)
     return Region(set, x, hull.lower.to(x), hull.upper.to(x), isinstance(set, IntervalSet))

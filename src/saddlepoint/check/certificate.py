@@ -23,10 +23,12 @@ from saddlepoint.check.certificate_tree import forest
 from saddlepoint.check.proofs_forward import Enclosure
 from saddlepoint.check.proofs_lines import U
 from saddlepoint.check.proofs_walk import Tally
+from saddlepoint.check.render import SPATIAL, parameter_box, require_unclipped
 from saddlepoint.check.support import corner, region
 from saddlepoint.core.errors import InputError, NotAvailable, UnsupportedOperator
 from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
+from saddlepoint.graph.rendering import rendered
 from saddlepoint.spec.certificate import Certificate
 from saddlepoint.spec.property import margin_property
 from saddlepoint.spec.query import Query
@@ -67,11 +69,31 @@ def judge(graph: Graph, query: Query, certificate: Certificate, *, deadline: flo
 
 
 def question(set_canonical: Mapping[str, Any], x0: Tensor, label: int, classes: int) -> Query:
-    """The query "z_label is the largest logit on all of S(x0)", for sets that are boxes; limits rounded outward."""
+    """The query "z_label is the largest logit on all of S(x0)", for sets that are boxes; limits rounded outward.
+
+    For rotations and translations it is about the box of parameters (angle in degrees, dy, dx), and so about the graph
+    that `subject` gives.
+    """
+    if set_canonical["kind"] == SPATIAL:
+        lower, upper = parameter_box(set_canonical)
+        return Query(lower, upper, margin_property(label, classes))
     where = region(dict(set_canonical), x0[None])
     if not where.boxed:
         raise NotAvailable(f"a set of kind {set_canonical['kind']!r} is no box.", "Certificates are about boxes.")
     return Query(where.lower.flatten(), where.upper.flatten(), margin_property(label, classes))
+
+
+def subject(graph: Graph, set_canonical: Mapping[str, Any], x0: Tensor) -> Graph:
+    """The graph that `question` is about: the model's own, or the model behind the rendering of x0 (C, H, W).
+
+    Composed anew from the model, the sample and the set for every ruling, so a certificate of another sample is judged
+    on this one. Raises NotAvailable for what is not rendered exactly: a data box without 0 or without x0.
+    """
+    if set_canonical["kind"] != SPATIAL:
+        return graph
+    moved = rendered(graph, x0)
+    require_unclipped(set_canonical, x0)
+    return moved
 
 
 @dataclass

@@ -22,11 +22,12 @@ from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitu
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners, lines, supported, winners
 from saddlepoint.check.proofs_products import Planes
 from saddlepoint.check.proofs_refine import exact, refine_value, unit
+from saddlepoint.check.proofs_render import Slab, slab
 from saddlepoint.check.proofs_walk import Backward, Rows, Tally
 from saddlepoint.check.support import Region
 from saddlepoint.core.arithmetic import gamma
 from saddlepoint.graph.ir import Graph, Node
-from saddlepoint.graph.ops import Clip, LeakyRelu, LinearOp, MatrixProduct, MaxPool2d, Product, Relu
+from saddlepoint.graph.ops import Clip, LeakyRelu, LinearOp, MatrixProduct, MaxPool2d, Product, Relu, Render
 from saddlepoint.spec.certificate import RAMP, Certificate, Extra
 
 Base = Callable[[Tensor, str], Enclosure | None]  # bounds of a value by the bases of these sets
@@ -84,7 +85,7 @@ class Bounder:
         splits = self.forest.splits(node)
         values: dict[str, Enclosure] = {self.graph.input: self._cut(low, high, splits, 0, empty)}
         charges: dict[str, Charge] = {}
-        enclosures: dict[str, Lines | Winners | Planes] = {}
+        enclosures: dict[str, Lines | Winners | Planes | Slab] = {}
         backward = Backward(self.forward, _region(*values[self.graph.input]), values, charges, enclosures, self.memory)
         done: set[str] = set()
         affine = Affine.over(self.forward, low, high)
@@ -102,7 +103,8 @@ class Bounder:
                         values[name] = self._clean(*values[name], empty)
                 inputs = [values[name] for name in at.inputs]
                 enclosures[at.name] = self._enclosure(at, inputs, choice)
-            low, high = self.forward.image(at, inputs)
+            known = enclosures.get(at.name)
+            low, high = known.range if isinstance(known, Slab) else self.forward.image(at, inputs)
             if effort == 2:
                 forms[at.name] = form_of(affine, at, forms, enclosures.get(at.name), (low, high))
                 low, high = affine.meet(low, high, forms[at.name])
@@ -239,11 +241,13 @@ class Bounder:
 
     def _enclosure(
         self, node: Node, inputs: list[Enclosure], choice: Tensor | None, given: Tensor | None = None
-    ) -> Lines | Winners | Planes:
+    ) -> Lines | Winners | Planes | Slab:
         """Lines of a nonlinear node with row `choice` of its table (−1: the ramp), or with the rows `given`."""
         op = supported(node.op, node.name)
         if isinstance(op, MaxPool2d):
             return winners(op, *inputs[0])
+        if isinstance(op, Render):
+            return slab(op, *inputs[0])
         number = self.number[node.name]
         if isinstance(op, Product | MatrixProduct):  # one number per output, not per entry of the factors
             outputs = torch.Size(node.shape).numel()

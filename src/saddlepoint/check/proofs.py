@@ -27,6 +27,7 @@ from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward
 from saddlepoint.check.proofs_lines import STEPS, Lines, Winners, lines, supported, winners
 from saddlepoint.check.proofs_products import Planes
 from saddlepoint.check.proofs_refine import exact, refine_value
+from saddlepoint.check.proofs_render import Slab
 from saddlepoint.check.proofs_walk import Backward, Rows
 from saddlepoint.check.support import Region, region
 from saddlepoint.core.errors import InputError, NotAvailable
@@ -108,7 +109,7 @@ class _Check:
         forward = Forward(self.graph)
         values: dict[str, Enclosure] = {self.graph.input: (where.lower, where.upper)}
         charges: dict[str, Charge] = {}
-        enclosures: dict[str, Lines | Winners | Planes] = {}
+        enclosures: dict[str, Lines | Winners | Planes | Slab] = {}
         backward = Backward(forward, where, values, charges, enclosures, self.memory)
         done: set[str] = set()
         affine = Affine.over(forward, where.lower, where.upper)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from saddlepoint.check.proofs_forward import Enclosure, Forward
 from saddlepoint.check.proofs_lines import TINY, Lines, U
+from saddlepoint.check.proofs_render import Slab
 from saddlepoint.core.arithmetic import gamma
 from saddlepoint.graph.ir import Node
 from saddlepoint.graph.ops import LinearOp
@@ -89,6 +90,14 @@ class Affine:
             r * v.c + u * v.d + (roof - floor) / 2 + rounded,
         )
 
+    def moved(self, slab: Slab, v: Form) -> Form:
+        """Parallel planes in the graph's input, which `v` is: its fixed entries (v.c) go into the constant."""
+        sums = (slab.slope * v.c.view(*v.c.shape, *(1 for _ in slab.centre.shape[1:]))).sum(1)
+        gross = (slab.slope.abs() * v.c.abs().view(*v.c.shape, *(1 for _ in slab.centre.shape[1:]))).sum(1)
+        rounded = 16 * U * (gross + slab.centre.abs() + slab.half) + self._floor(16)
+        a = slab.slope.index_select(1, self.free)
+        return Form(a, slab.centre + sums, torch.zeros_like(a), slab.half + rounded)
+
     def constant(self, low: Tensor, high: Tensor) -> Form:
         """Anything between low and high."""
         nothing = low.new_zeros((len(low), len(self.free), *low.shape[1:]))
@@ -124,6 +133,8 @@ def form_of(affine: Affine, node: Node, forms: Mapping[str, Form], enclosure: ob
     """A node's form from those of its inputs; nodes that are neither linear nor between lines get their interval."""
     if isinstance(node.op, LinearOp):
         return affine.linear(node, node.op, [forms[name] for name in node.inputs])
+    if isinstance(enclosure, Slab) and node.inputs == (affine.forward.graph.input,):
+        return affine.moved(enclosure, forms[node.inputs[0]])
     if isinstance(enclosure, Lines):
         return affine.through(enclosure, forms[node.inputs[0]])
     return affine.constant(*image)

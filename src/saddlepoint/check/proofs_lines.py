@@ -18,6 +18,7 @@ from torch import Tensor
 from saddlepoint.check.proofs_curves import image_of, lines_of, undecided_of
 from saddlepoint.check.proofs_functions import FUNCTIONS, TINY, U, smooth_of
 from saddlepoint.check.proofs_products import Planes, image_of_product, planes, undecided_factors
+from saddlepoint.check.proofs_render import slab
 from saddlepoint.core.errors import UnsupportedOperator
 from saddlepoint.graph.ops import (
     Clip,
@@ -29,6 +30,7 @@ from saddlepoint.graph.ops import (
     Op,
     Product,
     Relu,
+    Render,
 )
 
 STEPS = ("Sign", "Floor", "Ceil", "Round")
@@ -58,13 +60,13 @@ class Winners:
 def supported(op: Op, name: str) -> NonlinearOp:
     """`op` itself. Raises UnsupportedOperator for anything the checker has no enclosure for."""
     slope = op.slope if isinstance(op, LeakyRelu) else 0.0
-    if isinstance(op, (Relu, LeakyRelu, Clip, MaxPool2d, Product, MatrixProduct)) and 0.0 <= slope <= 1.0:
+    if isinstance(op, (Relu, LeakyRelu, Clip, MaxPool2d, Product, MatrixProduct, Render)) and 0.0 <= slope <= 1.0:
         return op
     if isinstance(op, NonlinearOp) and (smooth_of(op) is not None or _is_step(op)):
         return op
     raise UnsupportedOperator(
         f"the checker has no enclosure for {op.kind} (node {name!r}).",
-        "It knows Relu, LeakyRelu with a slope from 0 to 1, Clip, MaxPool2d, products, "
+        "It knows Relu, LeakyRelu with a slope from 0 to 1, Clip, MaxPool2d, products, Render, "
         f"{', '.join([*FUNCTIONS, *STEPS])}.",
     )
 
@@ -77,6 +79,8 @@ def image(op: NonlinearOp, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor
     """Bounds of the output. Those that have no case here are monotone, and only the leaky slope rounds."""
     if isinstance(op, (Product, MatrixProduct)):
         return image_of_product(op, lower, upper)
+    if isinstance(op, Render):
+        return slab(op, lower, upper).range
     known = smooth_of(op)
     if known is not None:
         return image_of(known, lower, upper)
@@ -95,6 +99,8 @@ def undecided(op: NonlinearOp, lower: Tensor, upper: Tensor) -> Tensor:
         return _rivals(op, lower, upper)
     if isinstance(op, (Product, MatrixProduct)):
         return undecided_factors(op, lower, upper)
+    if isinstance(op, Render):
+        return torch.zeros_like(lower, dtype=torch.bool)
     known = smooth_of(op)
     if known is not None:
         return undecided_of(known, lower, upper)

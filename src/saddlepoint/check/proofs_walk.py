@@ -19,6 +19,7 @@ from torch import Tensor
 from saddlepoint.check.proofs_forward import Charge, Enclosure, Forward, magnitude
 from saddlepoint.check.proofs_lines import TINY, Lines, U, Winners
 from saddlepoint.check.proofs_products import Planes
+from saddlepoint.check.proofs_render import Slab
 from saddlepoint.check.support import Region, corner
 from saddlepoint.core.arithmetic import dots, gamma
 from saddlepoint.graph.ir import Node
@@ -106,7 +107,7 @@ class Backward:
     region: Region
     values: Mapping[str, Enclosure]
     charges: Mapping[str, Charge]
-    enclosures: Mapping[str, Lines | Winners | Planes]
+    enclosures: Mapping[str, Lines | Winners | Planes | Slab]
     memory: int
 
     def minimum(self, source: str, rows: Rows, owner: Tensor) -> Tensor:
@@ -175,6 +176,9 @@ class Backward:
             tally.charge(Rows(a, rows.shape), share, floor)
             tally.push(name, Rows(pulled, (pulled.shape[1],)), self.values[name])
             return
+        if isinstance(enclosure, Slab):
+            self._moved(enclosure, rows, tally, name)
+            return
 
         def gather(t: Tensor) -> Tensor:
             return rows.cut(t).index_select(0, tally.owner)
@@ -194,6 +198,16 @@ class Backward:
         floor = TINY * (8 + rows.a[:1].numel()) * (1 + size.flatten(1).sum(1))
         tally.charge(rows, share, floor)
         tally.push(name, Rows(rows.a * slope, rows.shape, rows.top, rows.left), self.values[name])
+
+    def _moved(self, slab: Slab, rows: Rows, tally: Tally, name: str) -> None:
+        """⟨a, y⟩ ≥ ⟨a slope, p⟩ + ⟨a, centre⟩ − ⟨|a|, half⟩ for the three parameters p."""
+        size, a = magnitude(*self.values[name]), rows.a.flatten(1)
+        slope, centre, half = (rows.cut(t).index_select(0, tally.owner) for t in (slab.slope, slab.centre, slab.half))
+        tally.add(dots(a, centre.flatten(1)) - dots(a.abs(), half.flatten(1)))
+        floor = TINY * (8 + a.shape[1]) * (4 + size.sum(1))
+        tally.charge(rows, slab.share(size), floor)
+        pulled = torch.bmm(slope.flatten(2), a.unsqueeze(2)).squeeze(2)
+        tally.push(name, Rows(pulled, (pulled.shape[1],)), self.values[name])
 
 
 def _pull_winners(chosen: Winners, a: Tensor, shape: Shape, tally: Tally) -> Rows:

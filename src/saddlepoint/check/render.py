@@ -11,6 +11,7 @@ outside the picture zero. What leaves the data box is set to its nearest side.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +20,35 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saddlepoint.check.membership import limits
+from saddlepoint.core.arithmetic import float_above
+from saddlepoint.core.errors import NotAvailable
+
+SPATIAL = "spatial"  # the kind of set whose members are renderings
+
+
+def parameter_box(described: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Limits (3,) float64 of angle (degrees), dy and dx (pixels), rounded outward."""
+    scale = Fraction(described.get("size", "1"))
+    turn, move = (float_above(Fraction(described[name]) * scale) for name in ("rotation", "shift"))
+    upper = torch.tensor([turn, move, move], dtype=torch.float64)
+    return -upper, upper
+
+
+def require_unclipped(described: Mapping[str, Any], x0: Float[Tensor, "c h w"]) -> None:
+    """Raise NotAvailable unless no rendering of x0 leaves the data box: every pixel is a mixture of pixels of its own
+    channel and of 0, so it is enough that each channel's limits hold 0 and all of the channel's pixels."""
+    box = described.get("box")
+    if box is None:
+        return
+    lower, upper = (torch.tensor(limits(box[side], x0.numel(), tuple(x0.shape))) for side in ("lower", "upper"))
+    low, high = (t.double().flatten(1) for t in (lower, upper))
+    pixels = x0.detach().cpu().double().flatten(1)
+    least, most = pixels.amin(1).clamp_max(0.0), pixels.amax(1).clamp_min(0.0)
+    if not bool(((low.amax(1) <= least) & (most <= high.amin(1))).all()):
+        raise NotAvailable(
+            "a moved picture may leave the data box, where it is cut off: this is not bounded.",
+            "Give samples inside a domain that holds 0.",
+        )
 
 
 def in_range(described: dict[str, Any], params: Float[Tensor, "b 3"]) -> Bool[Tensor, " b"]:

@@ -14,7 +14,7 @@ from saddlepoint.bound.base import BoundMethod
 from saddlepoint.bound.complete import Complete
 from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
-from saddlepoint.check.certificate import Ruling, judge, question
+from saddlepoint.check.certificate import Ruling, judge, question, subject
 from saddlepoint.check.parameters import judge_cells
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.smoothing import recheck_counts
@@ -102,18 +102,20 @@ def search_unit(model: Model, unit: Unit, method: Complete, work: Work) -> Resul
         if work.late():
             return replace(result, stopped=True)
         begun = time.perf_counter()
-        query = question(described, part.x[0].to(graph.dtype), int(part.y), model.classes)
+        start = part.x[0].to(graph.dtype)
+        query, asked = question(described, start, int(part.y), model.classes), subject(graph, described, start)
         left = math.inf if work.deadline is None else work.deadline - time.time()
-        found = method.search(graph, query, time.monotonic() + min(method.seconds, left), _breaks(model, part))
+        found = method.search(asked, query, time.monotonic() + min(method.seconds, left), _breaks(model, part))
         if found.status == "open" and left < method.seconds:  # cut short: not what the method would have said
             return replace(result, stopped=True)
         value, shown = found.lower, Shown("claimed", "", 0, share(begun, 1, forwards=found.visited))
         if found.certificate is not None:
             # its own time again, and never less than a second: an unchecked proof counts for nothing
-            ruling = judge(graph, query, found.certificate, deadline=time.monotonic() + max(1.0, method.seconds))
+            ruling = judge(asked, query, found.certificate, deadline=time.monotonic() + max(1.0, method.seconds))
             value, shown = _ruled(part, ruling, found.certificate.tensors(), shown, result)
         if found.witness is not None:
-            _broken(model, part, found.witness.view(part.x.shape).to(part.x), work, result)
+            shape = (1, -1) if part.threat.set.parametric else part.x.shape
+            _broken(model, part, found.witness.view(shape).to(part.x), work, result)
         if not math.isnan(value):
             result.rows.append(row_of(unit, i, value, shown))
     return result
@@ -179,9 +181,11 @@ def _breaks(model: Model, unit: Unit) -> Callable[[Tensor], Tensor | None]:
     def refute(points: Tensor) -> Tensor | None:
         every = torch.zeros(len(points), dtype=torch.int64, device=unit.x.device)
         x0 = unit.x[every]
-        x = unit.threat.set.rows(every).project(x0, points.view(x0.shape).to(x0))
+        mine = unit.threat.set.rows(every)
+        x = mine.project(x0, (points if mine.parametric else points.view(x0.shape)).to(x0))
         with torch.no_grad():
-            hit = (margin(model(x), unit.y[every]) <= 0).nonzero()[:, 0]
+            seen = mine.render(x0, x) if mine.parametric else x
+            hit = (margin(model(seen), unit.y[every]) <= 0).nonzero()[:, 0]
         return x[hit[0]].flatten().double() if len(hit) else None
 
     return refute

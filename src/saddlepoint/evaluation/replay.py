@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from saddlepoint.check.certificate import Ruling, question
+from saddlepoint.check.certificate import Ruling, question, subject
 from saddlepoint.check.certificate import judge as judge_tree
 from saddlepoint.check.parameters import judge_cells
 from saddlepoint.check.proofs import recheck
@@ -167,8 +167,10 @@ def _certificates(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blob
         raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
     found = []
     for i, row in enumerate(rows):
-        query = question(json.loads(row.threat)["set"], x[i].to(graph.dtype), int(y[i]), model.classes)
-        ruling = judge_tree(graph, query, of_tensors(blobs.row(row.proof, row.row), query.property))
+        described, x0 = json.loads(row.threat)["set"], x[i].to(graph.dtype)
+        query = question(described, x0, int(y[i]), model.classes)
+        proof = of_tensors(blobs.row(row.proof, row.row), query.property)
+        ruling = judge_tree(subject(graph, described, x0), query, proof)
         found.append(_short(ruling, row.value))
     return found
 

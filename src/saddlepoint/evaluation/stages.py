@@ -64,9 +64,10 @@ class Stage:
             return f"{self.name} answers whether the label stays, not whether a target is reached"
         if model.access is not Access.GRAPH:
             return f"{self.name} needs the model's graph, there is {model.access.name} access"
-        if threat.set.parametric and not isinstance(self.config, ParameterSplitting):
+        if threat.set.parametric and not isinstance(self.config, Complete | ParameterSplitting):
             return f"{self.name} bounds sets of points, not of parameters"
-        if isinstance(self.config, ParameterSplitting) and not isinstance(threat.set, RotationTranslation):
+        rendered = threat.set.parametric or isinstance(self.config, ParameterSplitting)
+        if rendered and not isinstance(threat.set, RotationTranslation):
             return f"{self.name} certifies rotation + translation, this is a set of kind {threat.set.kind}"
         return ""
 

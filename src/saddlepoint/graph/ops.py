@@ -34,6 +34,7 @@ from saddlepoint.graph.ops_nonlinear import (
 )
 from saddlepoint.graph.ops_pairs import Differences, Join, MatrixProduct, PairSums, Product
 from saddlepoint.graph.ops_pool import AdaptiveAvgPool2d, AvgPool2d, Mean, Sum
+from saddlepoint.graph.ops_render import Render
 from saddlepoint.graph.ops_shape import (
     Concat,
     Expand,
@@ -90,6 +91,7 @@ __all__ = [
     "Power",
     "Product",
     "Relu",
+    "Render",
     "Reshape",
     "Shape",
     "Sigmoid",

@@ -10,6 +10,7 @@ from saddlepoint.bound.rules.curves import CURVES, CurveRule
 from saddlepoint.bound.rules.maxpool import MaxPoolRule
 from saddlepoint.bound.rules.product import ProductRule
 from saddlepoint.bound.rules.relu import ReluRule
+from saddlepoint.bound.rules.render import RenderRule
 from saddlepoint.bound.rules.steps import StepRule
 from saddlepoint.core.errors import UnsupportedOperator
 from saddlepoint.graph.ops import (
@@ -23,6 +24,7 @@ from saddlepoint.graph.ops import (
     Power,
     Product,
     Relu,
+    Render,
     Sigmoid,
     Tanh,
 )
@@ -34,6 +36,7 @@ RULES: dict[type[Any], Rule] = {
     MaxPool2d: MaxPoolRule(),
     Product: ProductRule(),
     MatrixProduct: ProductRule(),
+    Render: RenderRule(),
     **dict.fromkeys((Sigmoid, Tanh, Exp, Power), CurveRule()),
 }
 FUNCTIONS: dict[str, Rule] = {

@@ -15,6 +15,7 @@ from saddlepoint.bound.enclose import Encloser, by_ramp
 from saddlepoint.bound.forward import enclose_forward
 from saddlepoint.bound.rows import Rows
 from saddlepoint.bound.rules import Elementwise, Relaxation
+from saddlepoint.bound.rules.render import Slab
 from saddlepoint.bound.search.boxes import Line, bound_boxes
 from saddlepoint.bound.search.chain import Chain
 from saddlepoint.bound.search.task import Task
@@ -99,28 +100,46 @@ class ForwardBounder(GraphBounder):
     def __call__(self, lower: Tensor, upper: Tensor) -> Line:
         region = box_region(self.task.graph, self._widened(lower), self._widened(upper))
         found = enclose_forward(self.task.graph, region, by_ramp)
-        watched = {name: Watched(r) if isinstance(r, Elementwise) else r for name, r in found.relaxations.items()}
+        watched = {
+            name: Watched(r) if isinstance(r, Elementwise | Slab) else r for name, r in found.relaxations.items()
+        }
         line = self._line(watched, len(lower))
-        strain = torch.zeros_like(lower)
+        strain = self._rendering(watched, found.relaxations, lower, upper)
         varying = (region.upper > region.lower).flatten(1).any(0)[self.free].nonzero().flatten()
         width = (upper - lower)[:, varying]
         for node in self.task.graph.nodes:
             lines = watched.get(node.name)
-            if isinstance(lines, Watched) and lines.seen is not None:
+            if isinstance(lines, Watched) and isinstance(lines.lines, Elementwise) and lines.seen is not None:
                 low, high = found.values[node.inputs[0]]
-                weight = lines.seen.view(len(lower), -1, *node.shape).amax(1) * lines.gap(low, high)
+                weight = lines.seen.view(len(lower), -1, *node.shape).amax(1) * gap(lines.lines, low, high)
                 share = found.forms[node.inputs[0]].a.abs()
                 whole = (share * width.view(*width.shape, *(1 for _ in node.shape))).sum(1)
                 part = share * (weight / whole.clamp_min(torch.finfo(whole.dtype).tiny)).unsqueeze(1)
                 strain[:, varying] += part.flatten(2).sum(2)
         return Line(line.a, line.c, strain)
 
+    def _rendering(
+        self, watched: Mapping[str, object], lines: Mapping[str, Relaxation], lower: Tensor, upper: Tensor
+    ) -> Tensor:
+        """(b, d): |a| · thickness of every moved pixel, shared among the parameters by how far each moves it."""
+        strain = torch.zeros_like(lower)
+        for name, slab in lines.items():
+            seen = watched[name]
+            if not isinstance(slab, Slab) or not isinstance(seen, Watched) or seen.seen is None:
+                continue
+            weight = seen.seen.view(len(lower), -1, *slab.half.shape[1:]).amax(1) * slab.half
+            motion = slab.motion[:, self.free].flatten(2)
+            whole = (motion * (upper - lower).unsqueeze(2)).sum(1)
+            part = weight.flatten(1) / whole.clamp_min(torch.finfo(whole.dtype).tiny)
+            strain = strain + 2 * (motion * part.unsqueeze(1)).sum(2)
+        return strain
+
 
 @dataclass
 class Watched:
-    """Elementwise lines that remember the sizes |a| of the rows they pulled."""
+    """Lines or planes that remember the sizes |a| of the rows they pulled."""
 
-    lines: Elementwise
+    lines: Elementwise | Slab
     seen: Tensor | None = None
 
     def pull(self, rows: Rows, owner: Tensor) -> tuple[tuple[Rows, ...], Tensor]:
@@ -128,11 +147,12 @@ class Watched:
         self.seen = rows.full().abs()
         return self.lines.pull(rows, owner)
 
-    def gap(self, low: Tensor, high: Tensor) -> Tensor:
-        """The lines' distance in the middle of [low, high]."""
-        lines, middle = self.lines, (low + high) / 2
-        floor = 0.0 if lines.lower_constant is None else lines.lower_constant
-        return (lines.upper_slope - lines.lower_slope) * middle + lines.upper_constant - floor
+
+def gap(lines: Elementwise, low: Tensor, high: Tensor) -> Tensor:
+    """The lines' distance in the middle of [low, high]."""
+    middle = (low + high) / 2
+    floor = 0.0 if lines.lower_constant is None else lines.lower_constant
+    return (lines.upper_slope - lines.lower_slope) * middle + lines.upper_constant - floor
 
 
 def box_region(graph: Graph, lower: Tensor, upper: Tensor) -> Region:

@@ -32,9 +32,10 @@ from saddlepoint.bound.search.walk import Start
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.decompose import decompose
 from saddlepoint.graph.ir import Graph
-from saddlepoint.graph.ops import LinearOp
+from saddlepoint.graph.ops import LinearOp, Render
 from saddlepoint.spec.query import Query
 
+MOVED = 16  # cells of a rendering to begin with: fewer cost hardly less
 MANY = 2048  # nonlinear entries from which on a forward for every input is cheaper than a row for every entry
 
 
@@ -90,7 +91,9 @@ def _inputs(task: Task, settings: Settings, deadline: float, refute: Refute | No
     if chain is None:
         free = (query.upper > query.lower).nonzero().flatten()
         hidden = sum(torch.Size(node.shape).numel() for node in task.graph.nodes if not isinstance(node.op, LinearOp))
-        bounder, batch = (ForwardBounder if hidden > MANY else GraphBounder)(task, free, deadline), 1
+        moved = any(isinstance(node.op, Render) for node in task.graph.nodes)  # few inputs, and every neuron is loose
+        bounder = (ForwardBounder if moved or hidden > MANY else GraphBounder)(task, free, deadline)
+        batch = MOVED if moved else 1
     else:
         free, bounder = chain.free, ChainBounder(task, chain)
         batch = max(1, min(settings.boxes, int(settings.work / max(chain.work, 1))))
