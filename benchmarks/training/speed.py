@@ -15,7 +15,7 @@ processor that changes its pace changes it for all three. Floors: plain / ours â
 and 1.8. N-FGSM: robust accuracy (the attacks of `strong`) within 2 points of PGD-7
 at â‰¤ 0.4 of its time; goals 1 point, 1/3. Rows are files under benchmarks/results/training/speed/; rows that exist are
 not made again. Wall time and the processor's time are kept; N-FGSM's share is one of processor time, which does not
-depend on what else runs.
+depend on what else runs. Each is trained with the settings that `saddlepoint train` gives it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from saddlepoint.adapters.architectures import build
-from saddlepoint.training import NFGSM, Adversarial, Objective, Trainer, epochs, fresh
+from saddlepoint.training import CATALOGUE, NFGSM, Adversarial, Objective, Trainer, epochs, fresh
 
 ROWS = RESULTS / "training" / "speed"
 SIZE, STEPS, BATCH, RATE = 0.2, 7, 128, 3e-3
@@ -123,7 +123,15 @@ def trained(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     """One of the two methods at one seed: its seconds and what the attacks leave."""
     objective: Objective = NFGSM(LINF) if name == "n-fgsm" else Adversarial(LINF, STEPS)
     warm_up = min(4, arguments.epochs // 2)
-    trainer = Trainer(epochs=arguments.epochs, warm_up=warm_up, batch=BATCH, rate=RATE, seed=seed)
+    told = {
+        "epochs": arguments.epochs,
+        "warm_up": warm_up,
+        "batch": BATCH,
+        "rate": RATE,
+        "schedule": "cyclic",
+        **CATALOGUE[name].trainer,
+    }
+    trainer = Trainer(**told, seed=seed)
     net, began, worked = start(seed), time.perf_counter(), time.process_time()
     list(epochs(net, mnist("train", arguments.samples), objective, trainer, guards=None))
     seconds, busy = time.perf_counter() - began, time.process_time() - worked

@@ -16,13 +16,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from saddlepoint.bound.rows import Rows, Shape, inner, pull_linear
 from saddlepoint.bound.rules import Relaxation
+from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
@@ -45,25 +45,12 @@ class Lines:
         return Lines(rows, self.constant * sign)
 
 
-@runtime_checkable
-class Supported(Protocol):
-    """What a region needs of a set: every perturbation set has it, and so have enclosures of renderings."""
-
-    def rows(self, index: Tensor) -> Self:
-        """The sets of some samples."""
-        ...
-
-    def support(self, x0: Tensor, a: Tensor) -> Tensor:
-        """max over S(x0) of ⟨a, x⟩: (b, m) for a (b, m, *shape)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Region:
     """S(x) of a batch, with its enclosing box. `boxed`: S(x) is that box, so windows need not be filled up; then `set`
     may be None."""
 
-    set: Supported | None
+    set: PerturbationSet | None
     x: Tensor
     lower: Tensor
     upper: Tensor

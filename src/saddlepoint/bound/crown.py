@@ -60,20 +60,18 @@ class CROWN:
         """lower (b, m) ≤ C f(x') on S(x), and the slopes that show it."""
         with torch.no_grad():
             graph = decompose(graph)
-            return self.over(graph, region_of(set, x), specification(graph, x, C))
-
-    def over(self, graph: Graph, region: Region, wanted: Float[Tensor, "b m k"]) -> Bounds:
-        """The same over regions of images that are no set of `geometry`; the graph is a decomposed one."""
-        search = _Search(self, Walker(graph, self.memory))
-        finest = {"interval": 0, "backward": 1, "forward": 2}[self.intermediate]
-        if finest and (self.stop_above is None or self.upper):
-            return search.bound(region, wanted, finest)
-        found = search.bound(region, wanted, 0)
-        undecided = (~(found.lower > (self.stop_above or 0.0)).all(1)).nonzero().flatten()
-        if not finest or len(undecided) == 0:
-            return found
-        finer = search.bound(region.take(undecided), wanted.index_select(0, undecided), finest)
-        return _merge(found, finer, undecided)
+            wanted = specification(graph, x, C)
+            search = _Search(self, Walker(graph, self.memory))
+            region = region_of(set, x)
+            finest = {"interval": 0, "backward": 1, "forward": 2}[self.intermediate]
+            if finest and (self.stop_above is None or self.upper):
+                return search.bound(region, wanted, finest)
+            found = search.bound(region, wanted, 0)
+            undecided = (~(found.lower > (self.stop_above or 0.0)).all(1)).nonzero().flatten()
+            if not finest or len(undecided) == 0:
+                return found
+            finer = search.bound(region.take(undecided), wanted.index_select(0, undecided), finest)
+            return _merge(found, finer, undecided)
 
 
 @dataclass(frozen=True)

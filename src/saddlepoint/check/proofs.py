@@ -68,24 +68,16 @@ def recheck(
         rows = C.detach().cpu().double()
         if method == "interval":
             return _finite(_Check(wide, memory, {}).bound(where, rows, 0, linear=False))
-        return over(wide, where, rows, proof, memory=memory)
-
-
-def over(
-    wide: Graph, where: Region, rows: Float[Tensor, "b m k"], proof: Mapping[str, Tensor], *, memory: int = 1 << 25
-) -> Float[Tensor, "b m"]:
-    """The same for CROWN's proofs over any region; the graph is decomposed and float64, and so are the rows of C."""
-    count = len(rows)
-    choices = _choices(wide, proof, count)
-    refined = _tensor(proof, "refined", (count,))
-    lower = torch.full(rows.shape[:2], -torch.inf, dtype=torch.float64)
-    for effort in range(3):  # whatever else it says, intervals are sound
-        index = ((refined if effort else torch.where(refined > 2, 0, refined)) == effort).nonzero().flatten()
-        if len(index):
-            mine = {name: t.index_select(0, index) for name, t in choices.items()}
-            check = _Check(wide, memory, mine)
-            lower[index] = check.bound(where.take(index), rows[index], effort, linear=True)
-    return _finite(lower)
+        choices = _choices(wide, proof, len(x0))
+        refined = _tensor(proof, "refined", (len(x0),))
+        lower = torch.full(C.shape[:2], -torch.inf, dtype=torch.float64)
+        for effort in range(3):  # whatever else it says, intervals are sound
+            index = ((refined if effort else torch.where(refined > 2, 0, refined)) == effort).nonzero().flatten()
+            if len(index):
+                mine = {name: t.index_select(0, index) for name, t in choices.items()}
+                check = _Check(wide, memory, mine)
+                lower[index] = check.bound(where.take(index), rows[index], effort, linear=True)
+        return _finite(lower)
 
 
 @dataclass(frozen=True)

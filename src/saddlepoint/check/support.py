@@ -71,10 +71,10 @@ def corner(a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     value = dots(a, torch.where(a > 0, upper, lower))
     # computed ≥ exact − γ_n Σ |aᵢ| |zᵢ|
     size = dots(a.abs(), torch.maximum(lower.abs(), upper.abs()))
-    return raised(value, size, a.shape[1])
+    return _raise(value, size, a.shape[1])
 
 
-def raised(value: Tensor, size: Tensor, n: int) -> Tensor:
+def _raise(value: Tensor, size: Tensor, n: int) -> Tensor:
     """value + an allowance for n products and sums whose absolute values add up to `size`."""
     return value + (2 * gamma(n + 8) * size + (n + 8) * TINY)
 
@@ -121,7 +121,7 @@ def _maximum(described: Described, x: Tensor, a: Tensor) -> Tensor:
     gain = _GAINS[kind](described, a, room)
     flat = a.flatten(1)
     size = dots(flat.abs(), x.flatten(1).abs())
-    return raised(dots(flat, x.flatten(1)), size, flat.shape[1]) + gain * (1 + 2 * U)
+    return _raise(dots(flat, x.flatten(1)), size, flat.shape[1]) + gain * (1 + 2 * U)
 
 
 def _l1_gain(described: Described, a: Tensor, room: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def _l2_gain(described: Described, a: Tensor, room: Tensor) -> Tensor:
     # g(d) = |a| d − λ d²/2 peaks at min(|a|/λ, room); one rounding of d there costs λ (u d)²/2, far below u λ d²
     value = (multiplier[:, 0] * reach * reach / 2) + (linear - square).sum(1)
     size = (multiplier[:, 0] * reach * reach / 2) + (linear + square).sum(1)
-    dual = raised(value, size, n)
+    dual = _raise(value, size, n)
     return torch.where(dual < corner_gain, dual, corner_gain)  # a NaN dual (a = 0) loses
 
 

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from saddlepoint.bound.base import BoundMethod
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.check.certificate import Ruling, judge, question, subject
-from saddlepoint.check.parameters import judge_cells
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.smoothing import recheck_counts
 from saddlepoint.check.witness import replay
@@ -110,8 +108,8 @@ def search_unit(model: Model, unit: Unit, method: Complete, work: Work) -> Resul
             return replace(result, stopped=True)
         value, shown = found.lower, Shown("claimed", "", 0, share(begun, 1, forwards=found.visited))
         if found.certificate is not None:
-            # its own time again, and never less than a second: an unchecked proof counts for nothing
-            ruling = judge(asked, query, found.certificate, deadline=time.monotonic() + max(1.0, method.seconds))
+            # three times its own time, and never less than a second: an unchecked proof counts for nothing
+            ruling = judge(asked, query, found.certificate, deadline=time.monotonic() + max(1.0, 3 * method.seconds))
             value, shown = _ruled(part, ruling, found.certificate.tensors(), shown, result)
         if found.witness is not None:
             shape = (1, -1) if part.threat.set.parametric else part.x.shape
@@ -119,46 +117,6 @@ def search_unit(model: Model, unit: Unit, method: Complete, work: Work) -> Resul
         if not math.isnan(value):
             result.rows.append(row_of(unit, i, value, shown))
     return result
-
-
-def cover_unit(model: Model, unit: Unit, method: ParameterSplitting, work: Work) -> Result:
-    """Cells over a box of parameters for each sample: a cover that the checker accepts, or parameters that break it."""
-    graph = model.graph
-    if not isinstance(graph, Graph):
-        raise NotAvailable("cells of parameters need the model's graph.", "See the notes of `check`.")
-    result, ball = Result(), unit.threat.set
-    for i, part in enumerate(singles(unit)):
-        if work.late():
-            return replace(result, stopped=True)
-        begun, x0, label = time.perf_counter(), part.x[0].to(graph.dtype), int(part.y)
-        left = math.inf if work.deadline is None else work.deadline - time.time()
-        until = time.monotonic() + min(method.seconds, left)
-        found = method.search(graph, ball, x0, label, until, _breaks_at(model, part))
-        if found.status == "open" and left < method.seconds:
-            return replace(result, stopped=True)
-        value, shown = found.lower, Shown("claimed", "", 0, share(begun, 1, forwards=found.visited))
-        if found.tensors:
-            until = time.monotonic() + max(1.0, 2 * method.seconds)
-            ruling = judge_cells(graph, ball.canonical(), x0, label, found.tensors, deadline=until)
-            value, shown = _ruled(part, ruling, found.tensors, shown, result)
-        if found.witness is not None:
-            _broken(model, part, found.witness[None].to(part.x), work, result)
-        result.rows.append(row_of(unit, i, value, shown))
-    return result
-
-
-def _breaks_at(model: Model, unit: Unit) -> Callable[[Tensor], Tensor | None]:
-    """Which of some parameters (n, 3), moved into the set, make the deployed model wrong; one is enough."""
-
-    def refute(params: Tensor) -> Tensor | None:
-        x0 = unit.x.expand(len(params), *unit.x.shape[1:])
-        inside = unit.threat.set.project(x0, params.to(x0))
-        with torch.no_grad():
-            z = model(unit.threat.set.render(x0, inside))
-        hit = (margin(z, unit.y.expand(len(params))) <= 0).nonzero()[:, 0]
-        return inside[hit[0]] if len(hit) else None
-
-    return refute
 
 
 def _ruled(

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation.plan import Plan
@@ -49,7 +48,7 @@ def estimate(model: Model, plan: Plan, threat: Threat, x: Tensor, y: Tensor) -> 
             draws = stage.config.n0 + stage.config.n  # of the base classifier: one forward of g is a mean of several
             forwards += draws
             seconds += draws * forward / (1 if model.sampling is None else model.sampling.draws)
-        elif isinstance(stage.config, (Complete, ParameterSplitting)):
+        elif isinstance(stage.config, Complete):
             seconds += stage.config.seconds  # at most; what a sample needs is known afterwards
         elif isinstance(model.graph, Graph):
             some = x[:4].to(model.graph.dtype)

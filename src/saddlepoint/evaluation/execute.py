@@ -16,12 +16,11 @@ from saddlepoint.attack.engine import EngineSettings, run
 from saddlepoint.attack.protocol import Attack
 from saddlepoint.attack.rows import Rows
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.check.witness import replay
 from saddlepoint.core.digests import canonical_json
 from saddlepoint.core.errors import NotAvailable, UnsupportedOperator
-from saddlepoint.evaluation.certify import bound_unit, count_unit, cover_unit, search_unit
+from saddlepoint.evaluation.certify import bound_unit, count_unit, search_unit
 from saddlepoint.evaluation.stages import Clean
 from saddlepoint.evaluation.unit import Result, Unit, Work, drawn_at, draws_of, inputs_of, share, singles, upper_rows
 from saddlepoint.ledger.blobs import pack
@@ -51,8 +50,6 @@ def _carry_out(model: Model, unit: Unit, work: Work) -> Result:
         return count_unit(model, unit, unit.stage.config, work)
     if isinstance(unit.stage.config, Complete):
         return search_unit(model, unit, unit.stage.config, work)
-    if isinstance(unit.stage.config, ParameterSplitting):
-        return cover_unit(model, unit, unit.stage.config, work)
     return bound_unit(model, unit, unit.stage.config)
 
 

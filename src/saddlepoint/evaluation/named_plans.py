@@ -3,8 +3,8 @@
     quick       a short attack, interval bounds, CROWN
     standard    + Auto-PGD on cross-entropy and on targeted DLR, or the exhaustive grid for rotation + translation
     strong      certificates, and a cascade of attacks that spends its effort where samples are close to falling
-    complete    strong, and what stays open is searched completely, a minute for each sample (boxes; rotation +
-                translation by splitting its parameters)
+    complete    strong, and what stays open is searched completely, a minute for each sample (boxes, and
+                rotation + translation)
     autoattack  AutoAttack as published, attacks only; autoattack-plus and autoattack-rand are its other two versions
 
 AutoAttack (Croce & Hein 2020, "Reliable evaluation…", and 2021, "Mind the box" for ℓ1; versions of its documentation):
@@ -33,7 +33,6 @@ from typing import Any
 from saddlepoint.attack import APGD, FAB, PGD, APGDTargeted, Grid, RandomSearch, Square
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.core.errors import NotAvailable
 from saddlepoint.evaluation.stages import Stage
 from saddlepoint.geometry import L1, L2, Linf
@@ -66,7 +65,7 @@ def strong(threat: Threat) -> list[Any]:
 
 def complete(threat: Threat) -> list[Any]:
     """`strong`, and branch and bound on what it leaves open."""
-    return [*strong(threat), ParameterSplitting(seconds=60.0) if threat.set.parametric else Complete(seconds=60.0)]
+    return [*strong(threat), Complete(seconds=60.0)]
 
 
 def cascade_for(threat: Threat) -> list[Stage]:

@@ -38,7 +38,6 @@ from saddlepoint.attack.protocol import Attack
 from saddlepoint.bound import CROWN, Interval
 from saddlepoint.bound.alpha import AlphaCROWN
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.bound.wong_kolter import WongKolter
 from saddlepoint.core.errors import InputError
@@ -74,7 +73,6 @@ METHODS: dict[str, type] = {
     "crown": CROWN,
     "alpha-crown": AlphaCROWN,
     "complete": Complete,
-    "parameters": ParameterSplitting,
     "wong-kolter": WongKolter,
     "smoothing": RandomizedSmoothing,
 }

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from saddlepoint.check.certificate import Ruling, question, subject
 from saddlepoint.check.certificate import judge as judge_tree
-from saddlepoint.check.parameters import judge_cells
 from saddlepoint.check.proofs import recheck
 from saddlepoint.check.smoothing import doubtful, recheck_counts
 from saddlepoint.check.witness import replay as replay_witness
@@ -35,7 +34,6 @@ from saddlepoint.spec.certificate import of_tensors
 BATCH = 64
 COUNTED = "smoothing"  # proofs that are counts
 SEARCHED = "complete"  # proofs that are trees
-COVERED = "parameters"  # proofs that are covers of a box of parameters
 KEPT = 4  # blobs in memory: a batch's proofs and inputs lie in two or three
 _COUNTED = 0.05  # of P(right) − P(wrong): a few draws in a hundred may fall the other way between kernels
 _CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
@@ -103,7 +101,7 @@ def _replay_group(model: Model, rows: list[Evidence], blobs: Blobs, inputs: Inpu
     y = torch.tensor([row.subject.label for row in rows])
     try:
         counted = rows[0].method.name == COUNTED
-        proved = {SEARCHED: _certificates, COVERED: _covers}.get(rows[0].method.name, _proofs)
+        proved = _certificates if rows[0].method.name == SEARCHED else _proofs
         judge = _witnesses if rows[0].side == "upper" else _counts if counted else proved
         bad = judge(model, rows, x, y, blobs)
     except SaddlepointError as error:  # e.g. a damaged blob: nothing was shown, so nothing is refuted either
@@ -171,19 +169,6 @@ def _certificates(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blob
         query = question(described, x0, int(y[i]), model.classes)
         proof = of_tensors(blobs.row(row.proof, row.row), query.property)
         ruling = judge_tree(subject(graph, described, x0), query, proof)
-        found.append(_short(ruling, row.value))
-    return found
-
-
-def _covers(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: Blobs) -> list[str]:
-    """Cells of parameters: each tree is judged for the image that its row is about."""
-    graph = model.graph
-    if not isinstance(graph, Graph):
-        raise InputError("proofs are about the model's graph, which could not be captured.", "Give the same file.")
-    found = []
-    for i, row in enumerate(rows):
-        proof = blobs.row(row.proof, row.row)
-        ruling = judge_cells(graph, json.loads(row.threat)["set"], x[i].to(graph.dtype), int(y[i]), proof)
         found.append(_short(ruling, row.value))
     return found
 

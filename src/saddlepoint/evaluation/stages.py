@@ -8,7 +8,6 @@ from typing import ClassVar
 from saddlepoint.attack.protocol import Attack, parameters
 from saddlepoint.bound.base import BoundMethod
 from saddlepoint.bound.complete import Complete
-from saddlepoint.bound.parameters import ParameterSplitting
 from saddlepoint.bound.smoothing import RandomizedSmoothing
 from saddlepoint.core.digests import canonical_json
 from saddlepoint.geometry import RotationTranslation
@@ -29,7 +28,7 @@ class Stage:
     """One method of a plan, as configured; `near` leaves out samples that earlier stages left too far from falling
     (attack/cascade.py). It chooses samples and changes no evidence, so it is no part of the method's identity."""
 
-    config: Attack | BoundMethod | RandomizedSmoothing | Complete | ParameterSplitting | Clean
+    config: Attack | BoundMethod | RandomizedSmoothing | Complete | Clean
     near: float | None = None
 
     @property
@@ -60,19 +59,18 @@ class Stage:
             return f"{self.name} needs {self.config.needs.name} access, there is {allowed.name}" if short else ""
         if isinstance(self.config, RandomizedSmoothing):
             return "" if model.smoothing else f"{self.name} certifies smoothed predictors: load one with --smooth"
-        if isinstance(self.config, (Complete, ParameterSplitting)) and isinstance(threat.goal, Targeted):
+        if isinstance(self.config, Complete) and isinstance(threat.goal, Targeted):
             return f"{self.name} answers whether the label stays, not whether a target is reached"
         if model.access is not Access.GRAPH:
             return f"{self.name} needs the model's graph, there is {model.access.name} access"
-        if threat.set.parametric and not isinstance(self.config, Complete | ParameterSplitting):
+        if threat.set.parametric and not isinstance(self.config, Complete):
             return f"{self.name} bounds sets of points, not of parameters"
-        rendered = threat.set.parametric or isinstance(self.config, ParameterSplitting)
-        if rendered and not isinstance(threat.set, RotationTranslation):
+        if threat.set.parametric and not isinstance(threat.set, RotationTranslation):
             return f"{self.name} certifies rotation + translation, this is a set of kind {threat.set.kind}"
         return ""
 
     def window(self, batch: int) -> int:
         """Samples in one unit of work: enough to keep the batch full while samples fall, few where one costs much."""
-        if isinstance(self.config, (Complete, ParameterSplitting)):
+        if isinstance(self.config, Complete):
             return 1
         return 2 * batch if self.side == "upper" else max(1, batch // 4)
