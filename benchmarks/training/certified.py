@@ -67,7 +67,7 @@ def made(size: str, seed: int, output: Path, arguments: argparse.Namespace) -> d
         "size": size,
         "objective": arguments.objective,
         "seed": seed,
-        "command": " ".join(["saddlepoint", *words[:1], Path(words[1]).name, *words[2:]]),
+        "command": " ".join(["saddlepoint", *(Path(w).name if Path(w).is_absolute() else w for w in words)]),
         "certified": certified,
         "unbroken": share(Verdict.CERTIFIED, Verdict.OPEN),
         "clean": share(Verdict.CERTIFIED, Verdict.OPEN, Verdict.BROKEN),

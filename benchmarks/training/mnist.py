@@ -88,7 +88,7 @@ def made(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "row": name,
         "seed": seed,
-        "command": " ".join(["saddlepoint", *words[:1], Path(words[1]).name, *words[2:]]),
+        "command": " ".join(["saddlepoint", *(Path(w).name if Path(w).is_absolute() else w for w in words)]),
         **kept,
         "holds": holds,
         "threads": arguments.threads,
