@@ -6,9 +6,10 @@
     lenet5     ℓ∞ 0.3, lenet5, all images, one seed: robust accuracy ≥ 0.86 (goal 0.90)
     lenet5-10k the same on 10,000 images, three seeds
 
-The command itself is run, objective pgd, nothing tuned; its own bracket is left out. Robust accuracy is what the plan
-`strong` leaves unbroken of the first 1,000 test images. Rows are files under benchmarks/results/training/mnist/
-(weights in its runs/); a row that exists is not made again, a training that was interrupted goes on.
+The command itself is run, objective pgd, nothing tuned; its own bracket is left out. Robust accuracy is what the
+attacks of the plan `strong` leave unbroken of the first 1,000 test images. Rows are files under
+benchmarks/results/training/mnist/ (weights in its runs/); a row that exists is not made again, a training that was
+interrupted goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from objectives import RESULTS, SHARED, counted, machine, mnist, versions
+from objectives import ATTACKS, RESULTS, SHARED, counted, machine, mnist, versions
 
 import saddlepoint as sp
 from saddlepoint.adapters import load as load_model
@@ -75,7 +76,7 @@ def made(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"saddlepoint {' '.join(words)} ended with {code}")
     model, data = load_model(str(output)), mnist("test", arguments.images)
     ball = sp.Linf(row.size, box=UNIT)
-    with evaluate(model, data, ball, "strong") as book:
+    with evaluate(model, data, ball, ATTACKS) as book:
         verdicts = [s.verdict for s in book.bracket().samples]
     robust = torch.tensor([v in (Verdict.CERTIFIED, Verdict.OPEN) for v in verdicts])
     clean = torch.tensor([v != Verdict.MISCLASSIFIED for v in verdicts])
