@@ -32,7 +32,7 @@ from saddlepoint.training.settings import Averaging, Optimiser, Precision, Sched
 from saddlepoint.training.state import keyed_randomness
 
 SETTINGS = "x-training"
-# the rate that rises and falls gives four points more than a cosine (MNIST at 0.2: 0.86 and 0.82)
+# the rate that rises and falls (Wong, Rice, Kolter 2020, §5) ends with more robustness than a cosine of the same height
 _COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 128, "rate": 3e-3, "schedule": "cyclic"}
 _VALIDATION, _TEST = 500, 1000  # most samples that are held out
 _SHARE = 0.1  # of the data, at most

@@ -10,6 +10,7 @@ Cost of a step with n sets: n times that of PGD's search; one (max) or n (averag
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, Self
@@ -29,7 +30,7 @@ from saddlepoint.training.state import mode
 
 
 @dataclass(frozen=True)
-class SeveralSets:
+class SeveralSets(ABC):
     """What objectives over several sets share: the sets shrink together, the loss is cross-entropy at the points."""
 
     sets: tuple[PerturbationSet, ...]
@@ -45,11 +46,11 @@ class SeveralSets:
         """With every set at `fraction` of its size."""
         return replace(self, sets=tuple(shrunk(ball, fraction) for ball in self.sets))
 
+    @abstractmethod
     def points(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
     ) -> Float[Tensor, "n *shape"]:
         """Where the loss is taken: one point per row, or one per row and set, set after set."""
-        raise NotImplementedError
 
     def loss(
         self,
