@@ -9,11 +9,13 @@ Against |a_i| alone this needs a third to a ninth of the boxes on safenlp and ac
 Clipping is "relaxed clip-and-verify" (Zhou et al. 2025, arXiv 2512.11087, §3.1): with the line's minimum m < 0 at a
 corner, ⟨a, x⟩ + c > 0 as soon as coordinate i is further than −m / |a_i| from that corner.
 Depth first; a stack of boxes in float64; boxes are told apart by masks of the clauses they still owe.
+A box whose bound lies within rounding of 0 waits for float64, where the same search goes on once the others are done.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -30,6 +32,7 @@ from saddlepoint.bound.search.task import SLACK, Found, Refute, Task
 GAIN = 0.1  # a clip must take this part of a side
 ROUND = 0.1  # seconds that a round should take
 FORWARD = 20  # times the slack that backward bounds need: rounding goes through every layer twice
+MISSES = 4096  # points where the property fails but no witness was accepted, after which no box can be expected to hold
 
 
 @runtime_checkable
@@ -61,20 +64,32 @@ class Boxes:
         )
 
 
-@dataclass
-class InputSearch:
-    """The state of one search. `free` are the inputs that vary; `batch` boxes are bounded at once."""
+@dataclass(frozen=True)
+class Level:
+    """One precision of the search: the task in it, and what bounds boxes there."""
 
     task: Task
-    free: Tensor
     bounder: Bounder
+
+
+@dataclass
+class InputSearch:
+    """The state of one search. `free` are the inputs that vary; `batch` boxes are bounded at once.
+
+    fine: the level in float64, made when a box needs it; None where the task is in float64 already.
+    """
+
+    level: Level
+    free: Tensor
     batch: int
     recorder: Recorder
     largest: int = 256
+    fine: Callable[[], Level] | None = None
 
     def __post_init__(self) -> None:
         self.visited = 0
         self.stuck = False
+        self.missed = 0
         self.least = torch.inf  # of the bounds that closed something
         self.witness: Tensor | None = None
         query = self.task.query
@@ -84,23 +99,33 @@ class InputSearch:
             query.lower[self.free][None], query.upper[self.free][None], node, owed, torch.tensor([-torch.inf])
         )
         self.stack = [start]
+        self.waiting: list[Boxes] = []  # for float64
+
+    @property
+    def task(self) -> Task:
+        """In the precision of now."""
+        return self.level.task
 
     @property
     def open(self) -> int:
         """Boxes that are left."""
-        return sum(len(b.node) for b in self.stack)
+        return sum(len(b.node) for b in self.stack + self.waiting)
 
     @property
     def lower(self) -> float:
         """A lower bound of the property's value."""
         if self.stuck:
             return -torch.inf
-        return min((float(b.value.min()) for b in self.stack), default=self.least)
+        return min((float(b.value.min()) for b in self.stack + self.waiting), default=self.least)
 
     def run(self, deadline: float, refute: Refute | None, most: int | None = None) -> Found:
         """Until nothing is left, a witness is found, the deadline comes, or `most` boxes were bounded."""
         limit = torch.inf if most is None else self.visited + most
-        while self.stack and self.witness is None and time.monotonic() < deadline and self.visited < limit:
+        while self.open and self.witness is None and time.monotonic() < deadline and self.visited < limit:
+            if self.missed >= MISSES:
+                break
+            if not self.stack:
+                self._refine()
             boxes, start = self._pop(), time.monotonic()
             try:
                 self._round(boxes, refute)
@@ -111,8 +136,15 @@ class InputSearch:
             self._pace(time.monotonic() - start)
         if self.witness is not None:
             return Found("violated", self.lower, self.witness, None, self.visited)
-        done = not self.stack and not self.stuck
+        done = not self.open and not self.stuck
         return Found("holds" if done else "open", self.lower, None, None, self.visited)
+
+    def _refine(self) -> None:
+        """Go on in float64 with the boxes that wait for it."""
+        if self.fine is None:
+            raise RuntimeError("boxes wait for a precision that there is not")
+        self.level, self.fine = self.fine(), None
+        self.stack, self.waiting = self.waiting, []
 
     def _pace(self, seconds: float) -> None:
         """Rounds of a tenth of a second or so: the deadline is looked at between them."""
@@ -136,18 +168,21 @@ class InputSearch:
 
     def _round(self, boxes: Boxes, refute: Refute | None) -> None:
         lower, upper = boxes.lower.to(self.task.dtype), boxes.upper.to(self.task.dtype)
-        line = self.bounder(lower, upper)
-        slack = _slack(line, lower, upper) * (FORWARD if self.bounder.effort == 2 else 1)
+        line = self.level.bounder(lower, upper)
+        slack = _slack(line, lower, upper) * (FORWARD if self.level.bounder.effort == 2 else 1)
         values, weights = self._values(line, lower, upper)
         proven = boxes.owed & (values > slack.unsqueeze(1))
         self._close(boxes, proven, values, weights)
         owed = boxes.owed & ~proven
-        left = owed.any(1).nonzero().flatten()
+        lowest, clause = torch.where(owed, values, torch.inf).min(1)
+        rest = Boxes(boxes.lower, boxes.upper, boxes.node, owed, lowest.double())
+        unsure = lowest.abs() <= slack if self.fine is not None else torch.zeros_like(owed[:, 0])
+        if bool(unsure.any()):
+            self.waiting.append(rest.take(unsure.nonzero().flatten()))
+        left = (owed.any(1) & ~unsure).nonzero().flatten()
         if len(left) == 0:
             return
-        worst = torch.where(owed, values, torch.inf)
-        lowest, clause = worst.min(1)
-        rest = Boxes(boxes.lower[left], boxes.upper[left], boxes.node[left.numpy()], owed[left], lowest[left].double())
+        rest = rest.take(left)
         mine = Line(line.a[left], line.c[left])
         if refute is not None and self._refuted(mine, rest, clause[left], weights, left, refute):
             self.stack.append(rest)
@@ -173,7 +208,7 @@ class InputSearch:
             return
         self.least = min(self.least, float(values[proven].min()))
         sets = np.zeros(len(boxes.node), dtype=np.int64)
-        sets[some.numpy()] = self.recorder.bounded(boxes.node[some.numpy()], effort=self.bounder.effort)
+        sets[some.numpy()] = self.recorder.bounded(boxes.node[some.numpy()], effort=self.level.bounder.effort)
         for clause in range(self.task.clauses):
             done = proven[:, clause].nonzero().flatten()
             if len(done):
@@ -203,6 +238,8 @@ class InputSearch:
         bad = (self.task.value(points) <= 0).nonzero().flatten()
         if len(bad):
             self.witness = refute(points[bad[:64]])
+            if self.task.dtype is torch.float64:  # more precise than what is deployed, which may not fail where f ≤ 0
+                self.missed += len(bad)
         return self.witness is not None
 
     def _clip(self, rest: Boxes, line: Line, slack: Tensor) -> Boxes:
@@ -222,7 +259,7 @@ class InputSearch:
                 continue
             touched = cut.any(1).nonzero().flatten().numpy()
             fresh = touched[sets[touched] < 0]
-            sets[fresh] = self.recorder.bounded(rest.node[fresh], effort=self.bounder.effort)
+            sets[fresh] = self.recorder.bounded(rest.node[fresh], effort=self.level.bounder.effort)
             member = int((self.task.members(clause) == row).nonzero())
             weight = torch.zeros((len(touched), self.task.most))
             weight[:, member] = 1.0

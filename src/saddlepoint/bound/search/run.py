@@ -20,9 +20,9 @@ from torch import Tensor
 from saddlepoint.bound.backward import OutOfTime
 from saddlepoint.bound.search.bounders import ChainBounder, ForwardBounder, GraphBounder
 from saddlepoint.bound.search.boxes import Line
-from saddlepoint.bound.search.chain import chain_of
+from saddlepoint.bound.search.chain import Chain, chain_of
 from saddlepoint.bound.search.general import general
-from saddlepoint.bound.search.inputs import InputSearch
+from saddlepoint.bound.search.inputs import InputSearch, Level
 from saddlepoint.bound.search.mix import mixture
 from saddlepoint.bound.search.neurons import NeuronSearch
 from saddlepoint.bound.search.record import Recorder
@@ -87,18 +87,35 @@ def _closed(found: Found, recorder: Recorder, task: Task) -> Found:
 
 def _inputs(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found:
     query, recorder = task.query, Recorder()
-    chain = chain_of(task.graph, query.lower, query.upper, task.dtype)
-    if chain is None:
-        free = (query.upper > query.lower).nonzero().flatten()
-        hidden = sum(torch.Size(node.shape).numel() for node in task.graph.nodes if not isinstance(node.op, LinearOp))
-        moved = any(isinstance(node.op, Render) for node in task.graph.nodes)  # few inputs, and every neuron is loose
-        bounder = (ForwardBounder if moved or hidden > MANY else GraphBounder)(task, free, deadline)
-        batch = MOVED if moved else 1
-    else:
-        free, bounder = chain.free, ChainBounder(task, chain)
+    free = (query.upper > query.lower).nonzero().flatten()
+    level, chain = _level(task, free, deadline)
+    if chain is not None:
         batch = max(1, min(settings.boxes, int(settings.work / max(chain.work, 1))))
-    state = InputSearch(task, free, bounder, batch, recorder, settings.boxes)
+    else:
+        batch = MOVED if _moved(task.graph) else 1
+
+    def fine() -> Level:
+        return _level(task_of(task.graph.to(torch.float64), query), free, deadline)[0]
+
+    exact = task.dtype is torch.float64
+    state = InputSearch(level, free, batch, recorder, settings.boxes, None if exact else fine)
     return _closed(state.run(deadline, refute), recorder, task)
+
+
+def _level(task: Task, free: Tensor, deadline: float) -> tuple[Level, Chain | None]:
+    """What bounds boxes in the task's precision, and the chain where the graph is one."""
+    chain = chain_of(task.graph, task.query.lower, task.query.upper, task.dtype)
+    if chain is not None:
+        return Level(task, ChainBounder(task, chain)), chain
+    hidden = sum(torch.Size(node.shape).numel() for node in task.graph.nodes if not isinstance(node.op, LinearOp))
+    # of a moved image every neuron is loose, and the inputs are few
+    bounder = ForwardBounder if _moved(task.graph) or hidden > MANY else GraphBounder
+    return Level(task, bounder(task, free, deadline)), None
+
+
+def _moved(graph: Graph) -> bool:
+    """Whether the graph begins with a rendering."""
+    return any(isinstance(node.op, Render) for node in graph.nodes)
 
 
 def _neurons(task: Task, settings: Settings, deadline: float, refute: Refute | None) -> Found:
