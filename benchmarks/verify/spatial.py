@@ -46,7 +46,6 @@ ASKED = {  # data, rotation in degrees, shift in pixels, images, seconds for eac
     "mnist-5-0.5": ("mnist", "5", "1/2", 50, 10.0),
     "digits-15-0.5": ("digits", "15", "1/2", 100, 10.0),
     "mnist-10-0.5": ("mnist", "10", "1/2", 50, 10.0),
-    "mnist-10-1": ("mnist", "10", "1", 50, 10.0),
 }
 
 

@@ -186,6 +186,5 @@ def test_a_run_on_digits_leaves_little_open_and_replays() -> None:
                 assert sample.lower is not None
                 assert 0 < sample.lower <= least + 1e-5
         (again,) = replay(book, lambda _: model, data)
-        assert again.unchecked == 0
-        assert all("margin at the witness" in why for why in again.reasons)  # its last digits depend on the batch
+        assert again.unchecked == again.refuted == 0
         assert book.bracket().counts[Verdict.CERTIFIED] == counts[Verdict.CERTIFIED]

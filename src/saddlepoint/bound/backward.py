@@ -27,6 +27,9 @@ from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
 
+CACHED = 1 << 16  # entries
+
+
 @dataclass(frozen=True)
 class Lines:
     """Σ over nodes ⟨rows[node], node⟩ + constant (r,): a lower bound of whatever the rows started as."""
@@ -66,8 +69,10 @@ class Region:
         if self.boxed or self.set is None:
             low, high = (rows.gather(t, owner) for t in (self.lower, self.upper))
             if len(low) == 1:
-                rising = rows.a.clamp_min(0)
-                return inner(rising, low) + inner(rows.a - rising, high)
+                # ⟨a⁺, l⟩ + ⟨a⁻, u⟩ = ⟨a, u⟩ − ⟨a⁺, u − l⟩, in parts that stay in a cache
+                some = max(1, CACHED // rows.a[:1].numel())
+                wide = [inner(part.clamp_min(0), high - low) for part in rows.a.split(some)]
+                return inner(rows.a, high) - torch.cat(wide)
             return inner(rows.a, torch.where(rows.a > 0, low, high))
         mine = self.set.rows(owner)
         return -mine.support(self.x.index_select(0, owner), -rows.full().unsqueeze(1)).squeeze(1)

@@ -65,7 +65,13 @@ class Rows:
         left, right, above, below = self._margins(self.corner)
         padded = F.pad(t, (left, right, above, below)) if left or right or above or below else t
         windows = padded.unfold(2, self.a.shape[-2], 1).unfold(3, self.a.shape[-1], 1)
-        return windows[owner, :, self.corner[:, 0] + above, self.corner[:, 1] + left]
+        down, along = self.corner[:, 0] + above, self.corner[:, 1] + left
+        tall, wide = windows.shape[2:4]
+        if len(t) * tall * wide > len(owner):
+            return windows[owner, :, down, along]
+        # many rows to a window (a place has a row for every channel): all windows once, then whole rows of memory
+        every = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, *self.a.shape[1:])
+        return every.index_select(0, (owner * tall + down) * wide + along)
 
     def dot(self, t: Tensor) -> Tensor:
         """⟨a, t⟩ per row, for one t (1, *shape): (r,)."""

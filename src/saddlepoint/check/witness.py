@@ -34,10 +34,12 @@ _FLOAT64_ALLOWANCE = 1e-9  # of the largest logit: float64 forward errors of the
 
 @dataclass(frozen=True)
 class Replay:
-    """What was found per witness. `value` is the upper bound it shows (NaN where it shows none)."""
+    """What was found per witness. `value` is the upper bound it shows (NaN where it shows none); `size` is the largest
+    of its logits, by which the rounding of a margin is measured."""
 
     allowed: Bool[Tensor, " b"]
     value: Float[Tensor, " b"]
+    size: Float[Tensor, " b"]
     disagree: Bool[Tensor, " b"]
     margin_f64_upper: Float[Tensor, " b"] | None
     survives_8bit: Bool[Tensor, " b"] | None
@@ -63,8 +65,8 @@ def replay(
     points, allowed = (x0, _itself(described["set"], x0)) if witness is None else _points(described["set"], x0, witness)
     if model.sampling is not None:
         return _counted(model, goal, points, y, allowed.cpu())
-    parts = zip(points.split(BATCH), y.split(BATCH), strict=True)
-    many = torch.cat([goal.margin(_scores(model, p, padded), t) for p, t in parts])
+    scores = torch.cat([_scores(model, p, padded) for p in points.split(BATCH)])
+    many = goal.margin(scores, y)
     one = many.clone()
     for i in torch.nonzero(many <= 0)[:, 0].tolist():  # only a claim of "broken" rests on the batch layout
         one[i] = goal.margin(model(points[i : i + 1]), y[i : i + 1])[0]
@@ -73,6 +75,7 @@ def replay(
     return Replay(
         allowed=allowed,
         value=value.cpu(),
+        size=scores.abs().amax(1).cpu(),
         disagree=((one <= 0) != (many <= 0)).cpu(),
         margin_f64_upper=_float64(model, goal, points, y, padded) if isinstance(model.graph, Graph) else None,
         survives_8bit=_rounded(model, goal, points, y, broken) if _is_image(model) else None,
@@ -84,7 +87,7 @@ def _counted(model: Model, goal: Untargeted | Targeted, points: Tensor, y: Tenso
     parts = [count(model, goal, p, t) for p, t in zip(points.split(BATCH), y.split(BATCH), strict=True)]
     counted = Counted(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Counted)))
     value = torch.where(allowed, counted.value, torch.nan)
-    return Replay(allowed, value, torch.zeros_like(allowed), None, None, counted)
+    return Replay(allowed, value, torch.ones_like(value), torch.zeros_like(allowed), None, None, counted)
 
 
 def _goal(described: dict[str, Any]) -> Untargeted | Targeted:

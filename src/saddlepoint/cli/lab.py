@@ -35,6 +35,7 @@ def lab(
         return 0
     if name not in EXPERIMENTS:
         raise InputError(f"there is no experiment {name!r}.", f"There are: {', '.join(EXPERIMENTS)}.")
+    from saddlepoint.evaluation.versions import versions
     from saddlepoint.lab.soundness import self_test
     from saddlepoint.lab.soundness.run import families
 
@@ -47,5 +48,6 @@ def lab(
     print(f"{report.asked} networks, {len(report.wrong)} wrong answers, {report.seconds:.0f} s, seed {seed}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "soundness.json").write_text(json.dumps({**report.json(), "seed": seed}, indent=1) + "\n")
+        found = {**report.json(), "seed": seed, "versions": versions()}
+        (output / "soundness.json").write_text(json.dumps(found, indent=1) + "\n")
     return 1 if report.wrong else 0

@@ -36,7 +36,7 @@ COUNTED = "smoothing"  # proofs that are counts
 SEARCHED = "complete"  # proofs that are trees
 KEPT = 4  # blobs in memory: a batch's proofs and inputs lie in two or three
 _COUNTED = 0.05  # of P(right) − P(wrong): a few draws in a hundred may fall the other way between kernels
-_CLAIMED = 1e-6  # a deployed margin may move so much (relative to 1) between kernels; its sign may not
+_CLAIMED = 1e-6  # of the largest logit: a deployed margin may move so much between kernels; its sign may not
 
 
 @dataclass
@@ -124,8 +124,8 @@ def _witnesses(model: Model, rows: list[Evidence], x: Tensor, y: Tensor, blobs: 
     found = []
     for i, row in enumerate(rows):
         value = float(seen.value[i])
-        near = _CLAIMED if seen.counted is None else _COUNTED
-        moved = value - row.value > near * max(1.0, abs(row.value))
+        near = _COUNTED if seen.counted is not None else _CLAIMED * max(1.0, float(seen.size[i]))
+        moved = value - row.value > near
         if not bool(seen.allowed[i]):
             found.append("the witness lies outside the set")
         elif math.isnan(value):

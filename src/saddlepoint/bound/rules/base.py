@@ -65,7 +65,8 @@ class Elementwise:
         # ⟨A⁻, y⟩ ≥ ⟨A⁻, a_U x + b_U⟩
         constant = inner(negative, gather(self.upper_constant))
         # ⟨A⁺, y⟩ ≥ ⟨A⁺, a_L x + b_L⟩
-        slope = torch.where(rows.a > 0, gather(self.lower_slope), gather(self.upper_slope))
+        low = gather(self.lower_slope)
+        a = torch.addcmul(rows.a * low, negative, gather(self.upper_slope) - low)
         if self.lower_constant is not None:
             constant = constant + inner(rows.a - negative, gather(self.lower_constant))
-        return (replace(rows, a=rows.a * slope, clean=True),), constant  # beyond a border every slope is 0
+        return (replace(rows, a=a, clean=True),), constant  # beyond a border every slope is 0
