@@ -16,7 +16,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .PHONY: help demo test lint types architecture docs bench-engine bench-bracket bench-memory bench-attacks bench-attacks-steps \
   bench-attacks-strong bench-attacks-invariance bench-attacks-affine bench-attacks-minimum \
   bench-attacks-transfer bench-verify-instances bench-verify-certified \
-  bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify-spatial bench-verify \
+  bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify-spatial bench-verify-soundness bench-verify \
   bench-training bench-training-speed bench-training-n-fgsm bench-training-mnist bench-training-certified bench-training-stability bench-training-objectives bench-training-spatial bench-training-cifar fuzz nightly clean
 
 help:  ## this list
@@ -158,10 +158,13 @@ bench-verify-compare: $(VPEERS)/stamp  ## NeuralSAT and Marabou on 60 instances 
 bench-verify-crown: $(VPEERS)/stamp  ## CROWN and alpha-CROWN beside auto_LiRPA (half an hour)
 	@$(THREADS) $(VPEERS)/bin/python benchmarks/verify/crown.py
 
-bench-verify-spatial: $(VENV)/stamp-run  ## rotation and translation certified over their whole box (needs ../shared/data; an hour)
+bench-verify-spatial: $(VENV)/stamp-run  ## rotation and translation certified over their whole box (needs ../shared/data; twenty minutes)
 	@$(THREADS) $(BIN)/python benchmarks/verify/spatial.py
 
-bench-verify: bench-verify-instances bench-verify-certified bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify-spatial
+bench-verify-soundness: $(VENV)/stamp-run  ## does the verifier ever give a wrong answer? 12,000 networks whose answer is known (ten minutes)
+	@$(THREADS) $(BIN)/saddlepoint lab soundness --full -o benchmarks/results/verify
+
+bench-verify: bench-verify-instances bench-verify-certified bench-verify-smoothing bench-verify-compare bench-verify-crown bench-verify-spatial bench-verify-soundness
 
 $(VPEERS)/stamp: pyproject.toml constraints.txt benchmarks/verify/peers/install.sh
 	@echo "==> installing saddlepoint and the verifiers it is compared with into $(VPEERS)"

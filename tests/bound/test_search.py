@@ -14,6 +14,7 @@ from saddlepoint.check.certificate import judge
 from saddlepoint.core.errors import InputError
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import Add, Linear, Mul, Relu, Sigmoid, Softmax
+from saddlepoint.lab.soundness.cases import Case, cases
 from saddlepoint.spec.property import Atom, Property
 from saddlepoint.spec.query import Query
 
@@ -148,6 +149,35 @@ def test_a_box_of_one_point_is_decided():
         query = Query(at, at, FORMULAS["one atom"](gap - value))
         found = search(graph, query, deadline=time.monotonic() + 5)
         assert found.status == ("holds" if gap > 0 else "open")
+
+
+def tight(above: bool) -> list[Case]:
+    """Random networks whose exact minimum lies within float32's rounding of 0, on one side."""
+    chosen = [c for c in cases(64) if c.family == "enumerated" and abs(c.least) < 2e-6 and (c.least > 0) == above]
+    assert len(chosen) >= 6
+    return chosen[:6]
+
+
+def asked(case: Case) -> Query:
+    return Query(case.lower, case.upper, Property(((Atom((1.0,)),),)))
+
+
+def test_margins_within_float32s_rounding_are_proven_in_float64():
+    for case in tight(above=True):
+        query = asked(case)
+        found = search(case.graph, query, deadline=time.monotonic() + 20)
+        assert found.status == "holds", case.name
+        assert 0 < found.lower <= float(case.least) + 1e-12
+        assert judge(case.graph, query, found.certificate, deadline=math.inf).accepted
+
+
+def test_a_search_ends_where_the_property_fails_and_no_witness_is_accepted():
+    for case in tight(above=False):
+        begun = time.monotonic()
+        found = search(case.graph, asked(case), deadline=begun + 60, refute=lambda points: None)
+        assert found.status == "open"
+        assert found.lower <= float(case.least) + 1e-12
+        assert time.monotonic() - begun < 30
 
 
 def test_weights_that_are_not_finite_prove_nothing():
