@@ -26,7 +26,6 @@ from saddlepoint.geometry.base import PerturbationSet
 from saddlepoint.graph.ir import Graph, Node
 from saddlepoint.graph.ops import LinearOp
 
-
 CACHED = 1 << 16  # entries
 
 
