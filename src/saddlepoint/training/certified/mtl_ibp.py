@@ -9,6 +9,7 @@ as PGD's. Cost of a step: IBP's, one forward at x_adv, and steps + 2 forwards wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -41,8 +42,8 @@ class MTLIBP:
         check_share("regularise", self.regularise)
 
     def at(self, fraction: Fraction) -> MTLIBP:
-        """With the set at `fraction` of its size."""
-        return replace(self, fraction=fraction)
+        """With the set at `fraction` of its size, and as many of the steps."""
+        return replace(self, fraction=fraction, steps=max(1, math.ceil(self.steps * fraction)))
 
     def __call__(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
@@ -52,7 +53,7 @@ class MTLIBP:
         ball = shrunk(self.set, self.fraction)
         loss = clean.logits.new_zeros(())
         if self.alpha < 1:
-            points = attacked(clean.graph, Search(ball, self.steps), x, y, draws)
+            points = attacked(clean.graph, Search(ball, self.steps, low=True), x, y, draws)
             loss = (1 - self.alpha) * functional.cross_entropy(clean.graph(points), y)
         if self.alpha == 0:
             return loss

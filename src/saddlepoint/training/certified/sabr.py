@@ -4,12 +4,14 @@
 
 λ S(x*) lies in S(x) for balls, and in the data box with them. A small box keeps the intervals tight and the network
 less regularised; the loss is no bound over all of S(x) unless λ = 1, where the method is IBP with κ = 0. The search
-sees the network that is bounded, batch norm at the clean batch's statistics.
+sees the network that is bounded, batch norm at the clean batch's statistics; its steps grow with the set, and it runs in
+bfloat16 where that is fast, as PGD's (adversarial.py).
 Cost of a step: IBP's, and steps + 2 forwards with steps backwards for the search.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -42,8 +44,8 @@ class SABR:
             raise InputError(f"share={self.share}: the small box needs a size.", "Give share in (0, 1]; 1 is IBP.")
 
     def at(self, fraction: Fraction) -> SABR:
-        """With the set at `fraction` of its size."""
-        return replace(self, fraction=fraction)
+        """With the set at `fraction` of its size, and as many of the steps."""
+        return replace(self, fraction=fraction, steps=max(1, math.ceil(self.steps * fraction)))
 
     def __call__(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
@@ -54,7 +56,7 @@ class SABR:
         share = Fraction(self.share)
         centre = x
         if share < 1:
-            centre = attacked(clean.graph, Search(shrunk(ball, 1 - share), self.steps), x, y, draws)
+            centre = attacked(clean.graph, Search(shrunk(ball, 1 - share), self.steps, low=True), x, y, draws)
         values, lower = interval_margins(clean, region_of(shrunk(ball, share), centre))
         loss = robust_cross_entropy(lower)
         weight = self.regularise * (1 - float(self.fraction))
