@@ -4,8 +4,8 @@
 
 λ S(x*) lies in S(x) for balls, and in the data box with them. A small box keeps the intervals tight and the network
 less regularised; the loss is no bound over all of S(x) unless λ = 1, where the method is IBP with κ = 0. The search
-sees the network that is bounded, batch norm at the clean batch's statistics; its steps grow with the set, and it runs in
-bfloat16 where that is fast, as PGD's (adversarial.py).
+sees the network that is bounded, batch norm at the clean batch's statistics. Its steps grow with the set, and it runs
+in bfloat16 where that is fast, as PGD's (adversarial.py).
 Cost of a step: IBP's, and steps + 2 forwards with steps backwards for the search.
 """
 
