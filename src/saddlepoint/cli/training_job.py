@@ -33,7 +33,7 @@ from saddlepoint.training.state import keyed_randomness
 
 SETTINGS = "x-training"
 # the rate that rises and falls (Wong, Rice, Kolter 2020, §5) ends with more robustness than a cosine of the same height
-_COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 128, "rate": 3e-3, "schedule": "cyclic"}
+_COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 64, "rate": 3e-3, "schedule": "cyclic"}
 _VALIDATION, _TEST = 500, 1000  # most samples that are held out
 _SHARE = 0.1  # of the data, at most
 
@@ -45,7 +45,7 @@ class TrainerOptions:
 
     epochs: Annotated[int | None, Parameter(help="passes over the data (12; certified objectives more)")] = None
     warm_up: Annotated[float | None, Parameter(help="epochs in which the set grows (4; half of a short run)")] = None
-    batch: Annotated[int | None, Parameter(help="samples a step (128)")] = None
+    batch: Annotated[int | None, Parameter(help="samples a step (64; n-fgsm and certified objectives 128)")] = None
     rate: Annotated[float | None, Parameter(help="learning rate (0.003)")] = None
     weight_decay: Annotated[float | None, Parameter(help="of the optimiser")] = None
     optimiser: Annotated[Optimiser | None, Parameter(help="adam, adamw or sgd")] = None
