@@ -15,7 +15,8 @@ processor that changes its pace changes it for all three. Floors: plain / ours â
 and 1.8. N-FGSM: robust accuracy (the attacks of `strong`) within 2 points of PGD-7
 at â‰¤ 0.4 of its time; goals 1 point, 1/3. Rows are files under benchmarks/results/training/speed/; rows that exist are
 not made again. Wall time and the processor's time are kept; N-FGSM's share is one of processor time, which does not
-depend on what else runs. Each is trained with the settings that `saddlepoint train` gives it.
+depend on what else runs. Each is trained with the settings that `saddlepoint train` gives it, but for
+the batch: 128 for both.
 """
 
 from __future__ import annotations
