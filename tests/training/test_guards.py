@@ -100,6 +100,13 @@ def test_the_epoch_that_is_best_on_validation_is_kept_and_the_last_one_without_t
     assert _run(digits, rows, guards=Guards(keep_best=False), epochs_=3)[1:] == (2, [])
 
 
+def test_among_epochs_that_differ_by_chance_the_last_one_is_kept(digits) -> None:
+    """70 of 100 has a standard error of 4.6; what counts as near is near the best, not near the one before."""
+    assert _run(digits, [(50, 50, 9.0), (70, 70, 9.0), (66, 66, 9.0)], epochs_=3) == (3, 2, [])
+    ran, kept, notes = _run(digits, [(70, 70, 9.0), (66, 66, 9.0), (62, 62, 9.0)], epochs_=3)
+    assert (ran, kept, notes) == (3, 1, [(3, "robust overfitting")])
+
+
 def test_a_set_that_is_too_large_too_soon_collapses_a_small_network_and_the_guard_says_so(digits) -> None:
     # entropy of the predictions, measured on a real run: a linear model against ℓ∞ 1 has nothing to hold on to
     measure = Measure(digits, sp.Linf("1", box=sp.Box(0.0, 1.0)), steps=3)

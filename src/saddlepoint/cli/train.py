@@ -1,4 +1,4 @@
-"""`saddlepoint train`: the outer player. The epoch best on validation is kept; ends with `run`'s bracket."""
+"""`saddlepoint train`: the outer player. Keeps what is best on validation (guards.py); ends with `run`'s bracket."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@
         One class for everything: the loss is ln k and stays there (too large a set too soon). Said at once; stopped
         after `patience` epochs.
     robust overfitting         Rice, Wong, Kolter, ICML 2020: robust accuracy on held-out data falls while training goes
-        on. The epoch that is best on the *validation* part is kept, never one chosen on test data.
+        on. Kept is the last epoch whose count on the *validation* part lies within a standard error √(k (1 − k/n)) of
+        the best one's k: among epochs that differ by chance, the one trained longest. Never one chosen on test data.
 
 Label leaking is guarded where the inner maximum is taken (adversarial.py: it holds δ = 0). Accuracies here are counts
 over a short search: good enough to notice a failure, never reported as robustness.
@@ -14,6 +15,7 @@ over a short search: good enough to notice a failure, never reported as robustne
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from saddlepoint.training.attacked import Attacked
@@ -38,7 +40,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Guards:
-    """Thresholds. `keep_best`: end with the weights of the epoch that is best on the validation part."""
+    """Thresholds. `keep_best`: end with the weights of the last epoch that is as good as the best on validation."""
 
     gap: float = 0.3
     classes: float = 1.5
@@ -58,6 +60,13 @@ class Guards:
             return None
         text = f"accuracy {epoch.single:.3f} after one step, {epoch.robust:.3f} after many (n = {epoch.n})"
         return Note(epoch.epoch, "catastrophic overfitting", text)
+
+    def as_good(self, score: tuple[int, int], best: tuple[int, int], n: int) -> bool:
+        """Whether (set at its full size, count of n) does not fall behind the best by more than a standard error."""
+        if score[0] != best[0]:
+            return score[0] > best[0]
+        k = max(best[1], 0)
+        return score[1] >= k - math.sqrt(k * (1 - k / n))
 
     def collapsed(self, epoch: Epoch) -> Note | None:
         """Collapse to one class, where the data hold several."""

@@ -83,7 +83,8 @@ def epochs(
 
     Between two epochs the network is whole: flags as found, no gradients in the weights, fit to be saved or measured.
     Stopping early is leaving the iteration. Frozen weights (requires_grad False) stay as they are. At the end `net` has
-    the averaged weights, if averages were asked for, and with guards those of the epoch that was best on validation.
+    the averaged weights, if averages were asked for, and with guards those of the last epoch as good on validation
+    as the best (guards.py).
     What a keeper's checkpoint already holds is yielded again first.
 
     Raises:

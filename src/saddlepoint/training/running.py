@@ -180,10 +180,10 @@ class Run:
             self._stop(number)
         elif not collapsed:
             score = (int(full), epoch.clean_k if epoch.robust_k is None else epoch.robust_k)
-            if not self.guards.keep_best or score >= self.good.score:
-                self.good = Good(number, score, state_of(current))
+            if not self.guards.keep_best or self.guards.as_good(score, self.good.score, epoch.n):
+                self.good = Good(number, max(score, self.good.score), state_of(current))
         if number == self.trainer.epochs and self.guards.keep_best and 0 < self.good.epoch < number:
-            text = f"the weights of epoch {self.good.epoch} are kept, the best on the validation part"
+            text = f"the weights of epoch {self.good.epoch} are kept, the last as good as the best on validation"
             self.events.append(Note(number, "robust overfitting", text))
 
     def _stop(self, number: int) -> None:
