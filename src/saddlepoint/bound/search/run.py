@@ -4,8 +4,9 @@
     else               bounds at the root, better lines there, then branch and bound over neurons (neurons.py);
                        only better lines where nodes mix their entries (general.py)
 
-`deadline` is a time of time.monotonic(); it is looked at between batches, which are kept small. The certificate of
-"holds" is for a checker to confirm; until then the word is a claim in floating point.
+`deadline` is a time of time.monotonic(); it is looked at between batches, which are kept small. A split of the box ends
+before it, as open, once the property has failed in float64 at inputs.MISSES points of which `refute` took none.
+The certificate of "holds" is for a checker to confirm; until then the word is a claim in floating point.
 """
 
 from __future__ import annotations
