@@ -235,6 +235,19 @@ def test_replay_refutes_what_does_not_hold(tmp_path):
         assert [statuses[e.key] for e in forged] == ["refuted", "refuted"]
 
 
+@pytest.mark.parametrize(("lower", "refuted"), [(0.0, 0), (1e-4, 1)])
+def test_replay_allows_a_margin_no_more_than_rounding(tmp_path, lower, refuted):
+    """A claimed margin may be off by a millionth of the largest logit, which is below 50 here."""
+    with Ledger(tmp_path / "a.ledger") as book:
+        run(request(), book)
+        model, threat = book.threats()[0]
+        broken = next(e for e in book.evidence(model, threat) if e.side == "upper" and e.proof and e.value <= 0)
+        with book.transaction():
+            book.add([replace(broken, value=broken.value - lower)])
+        results = list(replay(book, lambda digest: digits_model()))
+        assert sum(r.refuted for r in results) == refuted
+
+
 def test_replay_refuses_another_model(reference):
     other = replace(digits_model(), digest="0" * 64)
     with pytest.raises(InputError, match="--model"):

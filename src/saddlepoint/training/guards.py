@@ -66,7 +66,7 @@ class Guards:
         if score[0] != best[0]:
             return score[0] > best[0]
         k = max(best[1], 0)
-        return score[1] >= k - math.sqrt(k * (1 - k / n))
+        return score[1] >= k - math.sqrt(k * (1 - k / max(n, 1)))
 
     def collapsed(self, epoch: Epoch) -> Note | None:
         """Collapse to one class, where the data hold several."""
