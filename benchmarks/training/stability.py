@@ -99,7 +99,7 @@ def made(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     }
     return {
         "seed": seed,
-        "settings": {k: v if isinstance(v, int | float | str) else str(v) for k, v in vars(arguments).items()},
+        "settings": {k: v for k, v in vars(arguments).items() if k not in ("rows", "seed")},
         **found,
         "ratios": ratios,
         "holds": ratios["unstable"] <= 0.5 and ratios["faster"] >= 3 and ratios["robust_lost"] <= 0.01,
