@@ -99,8 +99,9 @@ bench-training-n-fgsm: $(VENV)/stamp-run  ## N-FGSM against PGD-7, same epochs
 bench-training-mnist: $(VENV)/stamp-run  ## what `saddlepoint train` reaches with default settings
 	@$(BIN)/python benchmarks/training/mnist.py
 
-bench-training-certified: $(VENV)/stamp-run  ## certified accuracy that `saddlepoint train --objective ibp` reaches
-	@$(BIN)/python benchmarks/training/certified.py
+bench-training-certified: $(VENV)/stamp-run  ## certified accuracy that `saddlepoint train --objective mtl-ibp` reaches
+	@$(BIN)/python benchmarks/training/certified.py --only 0.1 --objective mtl-ibp:alpha=0.02
+	@$(BIN)/python benchmarks/training/certified.py --only 0.3 --objective mtl-ibp:alpha=0.5 --more=--rate=2e-3
 
 bench-training-stability: $(VENV)/stamp-run  ## exact verification with and without ReLU stability
 	@$(BIN)/python benchmarks/training/stability.py
