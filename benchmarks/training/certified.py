@@ -6,10 +6,10 @@
     0.3     ℓ∞ 0.3, wk17, all training images: certified accuracy ≥ 0.86 (goal 0.90)
 
 The command itself is run, its own bracket left out; what differs from its defaults is in the row's name and command,
-and was chosen on training images that were held out. Certified accuracy counts the verdicts CERTIFIED
-of the plan `standard` followed by a complete search of 20 seconds an image, on the first 1,000 test images (proofs that
-were checked), with a Clopper–Pearson interval; `bounded` is the part that bounds alone certified, and what no attack
-broke stands beside it. A floor holds where any objective's row reaches it.
+and was chosen on training images that were held out. Certified accuracy counts the verdicts CERTIFIED of the plan
+`standard` followed by a complete search of 20 seconds an image (proofs that were checked), on all test images or the
+first of them (a row's `n`), with a Clopper–Pearson interval; `bounded` is the part that bounds alone certified, and
+what no attack broke stands beside it. A floor holds where any objective's row reaches it.
 Rows are files under benchmarks/results/training/certified/ (weights in its runs/); a row that exists is not made again,
 a training that was interrupted goes on.
 """
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="for trials only: the rows are made with the default")
     parser.add_argument("--n", type=int, help="training images, for trials only")
     parser.add_argument("--more", nargs="*", default=[], help="further words of the command, part of the row's name")
-    parser.add_argument("--images", type=int, default=1000, help="test images")
+    parser.add_argument("--images", type=int, default=10_000, help="test images")
     parser.add_argument("--rows", type=Path, default=ROWS, help="another folder for trials")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
