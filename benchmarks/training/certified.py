@@ -5,11 +5,11 @@
     0.1     ℓ∞ 0.1, wk17, all training images: certified accuracy ≥ 0.955 (goal 0.97)
     0.3     ℓ∞ 0.3, wk17, all training images: certified accuracy ≥ 0.86 (goal 0.90)
 
-The command itself is run, its own bracket left out; what differs from its defaults is in the row's name and command,
-and was chosen on training images that were held out. Certified accuracy counts the verdicts CERTIFIED of the plan
-`standard` followed by a complete search of 20 seconds an image (proofs that were checked), on all test images or the
-first of them (a row's `n`), with a Clopper–Pearson interval; `bounded` is the part that bounds alone certified, and
-what no attack broke stands beside it. A floor holds where any objective's row reaches it.
+The command itself is run, its own bracket left out; what differs from its defaults is in the row's name and command.
+Certified accuracy counts the verdicts CERTIFIED of the plan `standard` followed by a complete search of 20 seconds an
+image (proofs that were checked), on all test images, or on the first of them where a row's name says so, with a
+Clopper–Pearson interval; `bounded` is the part that bounds alone certified, and what no attack broke stands beside it.
+A floor holds where any objective's row reaches it.
 Rows are files under benchmarks/results/training/certified/ (weights in its runs/); a row that exists is not made again,
 a training that was interrupted goes on.
 """
@@ -38,6 +38,7 @@ from saddlepoint.spec import Verdict
 ROWS = RESULTS / "training" / "certified"
 UNIT = sp.Box(0.0, 1.0)
 PLAN = Plan("standard, then search", lambda threat: [*standard(threat), Complete(seconds=20.0)])
+ALL = 10_000  # test images
 FLOORS, GOALS = {"0.1": 0.955, "0.3": 0.86}, {"0.1": 0.97, "0.3": 0.90}
 
 
@@ -94,7 +95,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="for trials only: the rows are made with the default")
     parser.add_argument("--n", type=int, help="training images, for trials only")
     parser.add_argument("--more", nargs="*", default=[], help="further words of the command, part of the row's name")
-    parser.add_argument("--images", type=int, default=10_000, help="test images")
+    parser.add_argument("--images", type=int, default=ALL, help="test images")
     parser.add_argument("--rows", type=Path, default=ROWS, help="another folder for trials")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -105,7 +106,8 @@ def main() -> int:
     for size in arguments.only:
         for seed in arguments.seed:
             told = [arguments.objective.replace(":", "-"), *(word.lstrip("-") for word in arguments.more)]
-            name = "--".join([*told, arguments.arch, size, f"seed{seed}"])
+            part = [] if arguments.images == ALL else [f"first-{arguments.images}"]
+            name = "--".join([*told, arguments.arch, size, f"seed{seed}", *part])
             path = arguments.rows / f"{name}.json"
             if not path.exists():
                 row = made(size, seed, arguments.rows / "runs" / f"{name}.safetensors", arguments)
