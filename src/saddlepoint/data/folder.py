@@ -41,7 +41,7 @@ class ImageRows(Rows):
             out[row] = self._decode(self._names[int(i)], self.shape)
         return out
 
-    def fingerprint(self) -> str:
+    def content_digest(self) -> str:
         """Digest of the files' bytes."""
         whole = hashlib.sha256(self._mode.encode())
         for name in self._names:

@@ -41,7 +41,7 @@ class Rows(ABC):
     def read(self, at: np.ndarray) -> np.ndarray:
         """Rows at these positions, (len(at), *shape), in raw units; a fresh array."""
 
-    def fingerprint(self) -> str | None:
+    def content_digest(self) -> str | None:
         """A digest of the content where there is a cheaper one than reading every row."""
         return None
 

@@ -128,14 +128,14 @@ class Samples:
     def _digest(self) -> str:
         head = [str(self.rows.dtype), list(self.rows.shape), list(self.shape), self.classes, str(self.dtype)]
         whole = hashlib.sha256(canonical_json(head).encode())
-        printed = self.rows.fingerprint()
+        given = self.rows.content_digest()
         for start in range(0, len(self), 256):
             at = np.arange(start, min(start + 256, len(self)))
-            if printed is None:
+            if given is None:
                 whole.update(self.rows.read(at).tobytes())
             whole.update(self.labels[at].tobytes())
             whole.update("\n".join(self.ids[int(i)] for i in at).encode() + b"\n")
-        whole.update((printed or "").encode())
+        whole.update((given or "").encode())
         return whole.hexdigest()
 
     @cached_property
