@@ -61,11 +61,13 @@ def test_a_step_asks_once_per_candidate_at_one_point() -> None:
 
 @pytest.mark.parametrize("threat", NORMS.values(), ids=NORMS.keys())
 def test_the_search_never_makes_it_larger(threat: PerturbationSet) -> None:
-    net, rows = convnet(), images(convnet(), 10, threat)
+    # in float64: rows that leave a batch at other times change the rounding of those that stay
+    net, rows = convnet().double(), images(convnet(), 10, threat)
+    rows = replace(rows, x0=rows.x0.double(), clean=None)
     sizes = [run(wrap(net, 5), DeepFool(steps=20, search=s), rows, SMALLEST).size for s in (0, 2, 5)]
     assert bool(sizes[0].isfinite().all())
-    assert bool((sizes[1] <= sizes[0]).all())
-    assert bool((sizes[2] <= sizes[1]).all())
+    assert bool((sizes[1] <= sizes[0] * (1 + 1e-12)).all())
+    assert bool((sizes[2] <= sizes[1] * (1 + 1e-12)).all())
     assert float((sizes[1] / sizes[0]).median()) < 0.995
 
 
