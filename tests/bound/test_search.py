@@ -229,3 +229,28 @@ def test_wide_graphs_of_few_inputs_are_split_under_forward_bounds(seed):
     assert judge(graph, query, found.certificate, deadline=time.monotonic() + 60).accepted
     low = Query(query.lower, query.upper, Property(((Atom(z=(1.0,), b=query.property.clauses[0][0].b - 0.1),),)))
     assert not judge(graph, low, replace(found.certificate, property=low.property), deadline=math.inf).accepted
+
+
+def narrow(seed: int) -> tuple[Graph, Query]:
+    """Two inputs, two layers of 700: few enough neurons for backward bounds; its property holds by 0.05 at points."""
+    draw = torch.Generator().manual_seed(seed)
+    nodes, before, m = [], "x", 2
+    for name, n, op in (("a", 700, Relu()), ("b", 700, Sigmoid())):
+        layer = Linear(torch.randn((n, m), generator=draw) / math.sqrt(m), 0.3 * torch.randn(n, generator=draw))
+        nodes += [Node(name, layer, (before,), (n,)), Node(name + "'", op, (name,), (n,))]
+        before, m = name + "'", n
+    nodes.append(Node("o", Linear(torch.randn((1, m), generator=draw) / math.sqrt(m), torch.zeros(1)), (before,), (1,)))
+    graph = Graph(tuple(nodes), "x", "o", (2,))
+    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 2, 0.05, 0.3)
+
+
+@pytest.mark.parametrize(("made", "effort"), [(wide, 2), (narrow, 1)])
+def test_in_float64_the_checker_accepts_what_wide_layers_round(made, effort):
+    # every cut lies at the slack, where the checker charges a layer for each of its products
+    for seed in range(2):
+        graph, query = made(seed)
+        graph = graph.to(torch.float64)
+        found = search(graph, query, deadline=time.monotonic() + 60)
+        assert found.status == "holds"
+        assert found.certificate.sets.effort.unique().tolist() == [effort]
+        assert judge(graph, query, found.certificate, deadline=time.monotonic() + 60).accepted

@@ -22,7 +22,7 @@ from saddlepoint.bound.rows import Rows
 from saddlepoint.bound.rules import Relaxation, rule_of
 from saddlepoint.bound.search.bounders import box_region
 from saddlepoint.bound.search.record import Recorder
-from saddlepoint.bound.search.task import SLACK, Found, Task
+from saddlepoint.bound.search.task import Found, Task
 from saddlepoint.graph.ops import LinearOp
 
 RATE, DECAY = 0.1, 0.97
@@ -117,7 +117,7 @@ def _climb(
         better = bound > best
         best = torch.where(better, bound, best)
         size = (a.detach().abs() * torch.maximum(root.low.abs(), root.high.abs())).sum(1) + c.detach().abs()
-        slack = torch.where(better, 10 * SLACK[root.task.dtype] * size, slack)
+        slack = torch.where(better, 10 * root.task.slack * size, slack)
         for n, t in rounded.items():
             kept[n][better] = t.detach()[better]
         if (until_proven and bool((best > slack).all())) or time.monotonic() > deadline:

@@ -27,7 +27,7 @@ from saddlepoint.bound.backward import OutOfTime
 from saddlepoint.bound.search.boxes import Line
 from saddlepoint.bound.search.mix import mixture
 from saddlepoint.bound.search.record import Recorder
-from saddlepoint.bound.search.task import SLACK, Found, Refute, Task
+from saddlepoint.bound.search.task import Found, Refute, Task
 
 GAIN = 0.1  # a clip must take this part of a side
 ROUND = 0.1  # seconds that a round should take
@@ -169,7 +169,7 @@ class InputSearch:
     def _round(self, boxes: Boxes, refute: Refute | None) -> None:
         lower, upper = boxes.lower.to(self.task.dtype), boxes.upper.to(self.task.dtype)
         line = self.level.bounder(lower, upper)
-        slack = _slack(line, lower, upper) * (FORWARD if self.level.bounder.effort == 2 else 1)
+        slack = self.task.slack * _size(line, lower, upper) * (FORWARD if self.level.bounder.effort == 2 else 1)
         values, weights = self._values(line, lower, upper)
         proven = boxes.owed & (values > slack.unsqueeze(1))
         self._close(boxes, proven, values, weights)
@@ -315,11 +315,11 @@ class InputSearch:
         )
 
 
-def _slack(line: Line, lower: Tensor, upper: Tensor) -> Tensor:
-    """How far above 0 a bound must lie to count, (b,)."""
+def _size(line: Line, lower: Tensor, upper: Tensor) -> Tensor:
+    """Of the numbers that a bound is added up from, (b,)."""
     size = torch.maximum(lower.abs(), upper.abs())
     sums = torch.bmm(line.a.abs(), size.unsqueeze(2)).squeeze(2) + line.c.abs()
-    return SLACK[line.c.dtype] * sums.amax(1)
+    return sums.amax(1)
 
 
 def _joined(first: Boxes, second: Boxes) -> Boxes:

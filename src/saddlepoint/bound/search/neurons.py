@@ -23,7 +23,7 @@ from saddlepoint.bound.search.domains import Domains, joined
 from saddlepoint.bound.search.leaf import exact_leaf
 from saddlepoint.bound.search.record import Recorder
 from saddlepoint.bound.search.root import Root
-from saddlepoint.bound.search.task import SLACK, Found, Refute, Task
+from saddlepoint.bound.search.task import Found, Refute, Task
 from saddlepoint.bound.search.walk import Splits, Start
 
 TRIED = 3  # candidates of each score
@@ -250,7 +250,7 @@ class NeuronSearch:
     def _slack(self, domains: Domains) -> float:
         """How far above 0 a bound must lie to count."""
         size = max(1.0, float(self.root.upper.abs().max()) if len(self.root.upper) else 1.0)
-        return SLACK[self.task.dtype] * 10 * size
+        return 10 * self.task.slack * size
 
     def _close(self, domains: Domains) -> None:
         """Write leaves."""

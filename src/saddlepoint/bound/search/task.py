@@ -3,23 +3,28 @@
     row r of clause c:   ⟨z_r, f(x)⟩ + ⟨x_r, x⟩ + b_r        the clause holds if one of its rows is > 0
 
 The search rounds to nearest in the graph's own precision and a checker confirms in float64. A bound therefore counts
-only above a slack: `SLACK` times the size of the numbers that it was added up from.
+only above a slack: `Task.slack` times the size of the numbers that it was added up from. In float64 search and checker
+round alike, and the checker charges every layer γ_n for n products in a row (check/proofs_forward.py): there the slack
+grows with their sum over the layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from saddlepoint.graph.ir import Graph
+from saddlepoint.graph.ops import LinearOp
 from saddlepoint.spec.certificate import Certificate
 from saddlepoint.spec.query import Query
 
-SLACK = {torch.float32: 4e-6, torch.float64: 1e-12}
+_SLACK = {torch.float32: 4e-6, torch.float64: 1e-12}
+_PER_PRODUCT = 1e-13  # in float64: some hundred units of rounding each
 
 Refute = Callable[[Tensor], Tensor | None]
 Watch = Callable[[float, int], None]
@@ -64,6 +69,14 @@ class Task:
     def most(self) -> int:
         """Atoms of the largest clause."""
         return max(len(c) for c in self.query.property.clauses)
+
+    @cached_property
+    def slack(self) -> float:
+        """How far above 0 a bound must lie to count, over the size of what it was added up from."""
+        least = _SLACK[self.dtype]
+        if self.dtype is not torch.float64:
+            return least
+        return max(least, _PER_PRODUCT * sum(n.op.products for n in self.graph.nodes if isinstance(n.op, LinearOp)))
 
     def members(self, clause: int) -> Tensor:
         """Row numbers of a clause."""
