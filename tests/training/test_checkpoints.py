@@ -41,7 +41,10 @@ for event in epochs(network(), load("digits:test"), objective, trainer, keeper=C
 
 
 def network() -> nn.Module:
-    layers = nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10)
+    layers = (
+        *(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2)),
+        *(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)),
+    )
     return fresh(nn.Sequential(*layers), 0)
 
 
@@ -146,3 +149,15 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path) -> None:
         keeper.write({"a": torch.zeros(2)}, {"k": 2})
     assert keeper.read()[1] == {"k": 1}
     assert torch.equal(load_file(tmp_path / "c")["a"], torch.ones(2))
+
+
+def test_a_network_that_begins_with_other_weights_or_layers_is_no_resumption(tmp_path) -> None:
+    data, trainer = load("digits:test"), Trainer(epochs=1)
+    keeper = CheckpointFile(tmp_path / "run.checkpoint", 0.0)
+    train(network(), data, Standard(), trainer, keeper=keeper)
+    with pytest.raises(InputError, match="initial weights"):
+        train(fresh(network(), 1), data, Standard(), trainer, keeper=keeper)
+    other = network()
+    other[3] = nn.Tanh()
+    with pytest.raises(InputError, match="network"):
+        train(other, data, Standard(), trainer, keeper=keeper)

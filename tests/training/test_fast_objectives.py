@@ -14,6 +14,10 @@ from saddlepoint.core.rng import Draws, row_keys
 from saddlepoint.data import from_arrays, load
 from saddlepoint.training import NFGSM, Adversarial, FastAdversarial, Free, Standard, Trainer, fresh, train
 from saddlepoint.training.catalogue import CATALOGUE, entry, objective
+from saddlepoint.training.certified.crown_ibp import CrownIBP
+from saddlepoint.training.certified.mtl_ibp import MTLIBP
+from saddlepoint.training.certified.sabr import SABR
+from saddlepoint.training.macer import MACER
 
 UNIT = sp.Box(0, 1)
 BALL = sp.Linf("0.1", box=sp.Box(-100, 100))
@@ -151,7 +155,8 @@ def test_every_weight_learns_in_every_precision(precision: str) -> None:
         load("digits:test"),
         fresh(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)), 0),
     )
-    for aim in (Adversarial(sp.Linf("0.05", box=UNIT), 2), Standard()):
+    ball = sp.Linf("0.05", box=UNIT)
+    for aim in (Adversarial(ball, 2), Standard(), MACER(samples=2), SABR(ball), MTLIBP(ball), CrownIBP(ball)):
         trained = train(start, data, aim, Trainer(epochs=1, batch=128, precision=precision)).net
         for (name, before), after in zip(start.named_parameters(), trained.parameters(), strict=True):
             assert not torch.equal(before, after), name

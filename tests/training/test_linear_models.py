@@ -24,7 +24,7 @@ from saddlepoint.training.linear.deletion import deletion_cost, deletion_error
 from saddlepoint.training.linear.logistic import logistic
 from saddlepoint.training.linear.monotone import addition_error
 from saddlepoint.training.linear.norms import LOSS, epigraph
-from saddlepoint.training.linear.predictor import binary
+from saddlepoint.training.linear.predictor import binary, samples
 from saddlepoint.training.linear.programme import Programme
 from saddlepoint.training.linear.robust import robust_error, worst_margins
 from saddlepoint.training.linear.weighting import evenness
@@ -272,3 +272,16 @@ def test_what_cannot_be_solved_is_said() -> None:
             wrong()
     with pytest.raises(InputError, match="from 0 to 5"):
         MonotoneLinear(addable=(9,)).fit(x, y)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_round_norms_with_a_ridge_come_to_an_end(seed: int) -> None:
+    # nearly parallel tangents are no matter for a quadratic programme
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(60, 5)), draw.integers(0, 2, 60)
+    assert RobustLinear(sp.L2("1/4"), "hinge", ridge=0.01).fit(x, y).gap <= 1e-6
+
+
+def test_labels_between_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="whole"):
+        samples(np.eye(3), np.array([0.0, 1.0, 0.5]))

@@ -14,6 +14,7 @@ from torch.nn import functional
 import saddlepoint as sp
 from saddlepoint.adapters.architectures.lipschitz import GroupSort, OrthogonalConv2d, OrthogonalLinear, cayley
 from saddlepoint.adapters.architectures.registry import build
+from saddlepoint.adapters.snapshot import normaliser
 from saddlepoint.bound import Lipschitz
 from saddlepoint.bound.lipschitz import _patches, margin_constants
 from saddlepoint.bound.sorting import SortedPairs, join_sorted_pairs
@@ -162,3 +163,19 @@ def test_layers_that_may_stretch_are_refused(digits) -> None:
         LipschitzMargin(sp.L2("0.3"), temperature=0.0)
     with pytest.raises(InputError, match="certify no linf set"):
         LipschitzMargin(sp.Linf("0.3"))
+
+
+def test_a_normalisation_in_front_widens_the_margin_by_what_it_stretches(digits) -> None:
+    net = fresh(build("lipschitz-s", (1, 8, 8), 10)).eval()
+    x, y, draws = digits.x, digits.y, Draws(row_keys(0, digits.ids, "test"))
+    front = normaliser(0.1, 0.2, (1, 8, 8))
+    behind = LipschitzMargin(sp.L2("0.1"))(nn.Sequential(front, net), x, y, draws)
+    assert torch.allclose(behind, LipschitzMargin(sp.L2("0.5"))(net, front(x), y, draws))
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("factor", torch.tensor(3.0))
+
+    with pytest.raises(UnsupportedModel, match="Scaled"):
+        LipschitzMargin(sp.L2("0.1"))(nn.Sequential(Scaled(), net), x, y, draws)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from saddlepoint.core.errors import DataError, InputError, NonFinite, UnsupportedModel
-from saddlepoint.data import from_arrays, load
-from saddlepoint.training import Epoch, Measure, Standard, Trainer, epochs, fresh, train
+import saddlepoint as sp
+from saddlepoint.core.errors import DataError, InputError, NonFinite, NotAvailable, UnsupportedModel
+from saddlepoint.data import PartOfData, from_arrays, load
+from saddlepoint.training import Adversarial, Epoch, Free, Measure, Standard, Trainer, epochs, fresh, train
 from saddlepoint.training.measure import batches
 
 
@@ -96,7 +97,7 @@ def test_frozen_weights_stay(digits) -> None:
 
 @given(step=st.integers(0, 600), halves=st.integers(0, 100), per_epoch=st.integers(1, 12))
 def test_warm_up_grows_to_the_whole_set_and_stays_there(step: int, halves: int, per_epoch: int) -> None:
-    trainer = Trainer(epochs=1, warm_up=halves / 2)
+    trainer = Trainer(epochs=50, warm_up=halves / 2)
     here, after = trainer.fraction(step, per_epoch), trainer.fraction(step + 1, per_epoch)
     assert 0 < here <= after <= 1
     assert (here == 1) == (step >= round(halves * per_epoch / 2))
@@ -178,3 +179,26 @@ def test_an_event_says_what_the_ledger_expects() -> None:
         "single": None,
     }
     assert Epoch(1, 0.5).event("std")["clean"] is None
+
+
+def test_what_does_not_fit_together_is_said_before_the_first_step(digits) -> None:
+    few = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(InputError, match="10 classes"):
+        train(few, digits)
+    with pytest.raises(InputError, match="float64"):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(), digits)
+    with pytest.raises(InputError, match="does not take"):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(65, 10)), digits)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(InputError, match="replay"):
+        train(net, digits, Free(sp.Linf("0.1")), Trainer(accumulate=2))
+    with pytest.raises(InputError, match="warm-up"):
+        Trainer(epochs=2, warm_up=3)
+    with pytest.raises(NotAvailable, match="warm-up"):
+        train(net, digits, Adversarial(sp.Patch(2, 2, box=sp.Box(0.0, 1.0)), 1), Trainer(epochs=2, warm_up=1))
+
+
+def test_averages_of_batch_norm_take_any_number_of_samples(digits) -> None:
+    net = fresh(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)), 0)
+    odd = PartOfData(digits, np.arange(257))
+    assert len(train(net, odd, trainer=Trainer(epochs=1, averaging="ema"), guards=None).epochs) == 1

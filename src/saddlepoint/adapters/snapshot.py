@@ -38,6 +38,11 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=dtype).reshape(view))
         self.register_buffer("std", torch.tensor(std, dtype=dtype).reshape(view))
 
+    @property
+    def lipschitz(self) -> float:
+        """How much it stretches: 1 / min σ."""
+        return float(1 / self.std.abs().min())
+
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, …) -> (b, c, …)."""
         return (x - self.mean) / self.std

@@ -18,10 +18,10 @@ from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.options import as_box
 from saddlepoint.adapters.snapshot import normaliser
 from saddlepoint.adapters.weights import read_weights
-from saddlepoint.core.errors import DataError, InputError
+from saddlepoint.core.errors import DataError, InputError, NotAvailable
 from saddlepoint.data import Data, PartOfData, split
 from saddlepoint.data import load as load_data
-from saddlepoint.geometry import Box
+from saddlepoint.geometry import Box, PerturbationSet
 from saddlepoint.spec import Threat
 from saddlepoint.training import Measure, Objective, Trainer, fresh
 from saddlepoint.training.catalogue import Choice, entry, objective
@@ -56,12 +56,12 @@ class TrainerOptions:
     precision: Annotated[Precision | None, Parameter(help="bfloat16: in searches (auto), never (full), …")] = None
     seed: Annotated[int, Parameter(help="of all random numbers")] = 0
 
-    def trainer(self, wanted: dict[str, Any]) -> Trainer:
+    def trainer(self, wanted: dict[str, Any], sets: Sequence[PerturbationSet]) -> Trainer:
         """What was typed goes before what the objective wants, and that before the common defaults."""
         typed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         merged = {**_COMMON, **wanted, **typed}
         if "warm_up" not in typed:  # a short run must reach the whole set, and stay there for a while
-            merged["warm_up"] = min(merged["warm_up"], merged["epochs"] / 2)
+            merged["warm_up"] = min(merged["warm_up"], merged["epochs"] / 2) if all(map(_grows, sets)) else 0
         return Trainer(**merged)
 
 
@@ -108,7 +108,7 @@ def prepared(
     box = as_box(loading.domain, "the network")
     sets = [threat.within(box).set for threat in threats]
     aim = objective(wanted, sets)
-    trainer = options.trainer(dict(found.trainer))
+    trainer = options.trainer(dict(found.trainer), sets)
     rest, test = _parts(data, subject, options.seed)
     train, held_out = split(rest, _some(rest, _VALIDATION), options.seed)
     _check_domain(train, box, data)
@@ -122,7 +122,7 @@ def prepared(
         "data": train.digest,
         "inner mode": getattr(aim, "inner", None),
         "begun with": None if subject.init is None else str(subject.init),
-        "warning": getattr(aim, "warning", None),
+        "warning": getattr(aim, "warning", None) or _unprepared(subject, found),
     }
     metadata = {
         "arch": subject.arch,
@@ -135,7 +135,7 @@ def prepared(
         # where this says bfloat16, a processor without it ends with other weights from the same seed
         "x-searches": searched_in(trainer.precision, train.take(slice(0, 1)).x.to(loading.device)),
     }
-    measure = Measure(held_out, sets[0] if sets else None)
+    measure = Measure(held_out, tuple(sets))
     return Job(net, whole, train, measure, test, aim, trainer, metadata)
 
 
@@ -183,12 +183,30 @@ def _parts(spec: str, subject: Trainee, seed: int) -> tuple[Data, Data]:
     return whole, test
 
 
+def _grows(ball: PerturbationSet) -> bool:
+    """Whether a set has other sizes, as a warm-up needs."""
+    try:
+        ball.resized(ball.size)
+    except NotAvailable:
+        return False
+    return True
+
+
+def _unprepared(subject: Trainee, found: Choice) -> str | None:
+    """A warning where bounds will explode from ordinary weights."""
+    if not found.interval_weights or not is_import_path(subject.arch) or subject.init is not None:
+        return None
+    return (
+        f"{subject.arch} begins with the weights that it gives itself; interval bounds explode in deep networks of "
+        "ordinary weights. Use saddlepoint.training.certified.interval_initialised on it, or a built-in --arch."
+    )
+
+
 def _some(data: Data, most: int) -> int:
     return min(most, max(1, math.floor(_SHARE * len(data))))
 
 
 def _check_domain(data: Data, box: Box, spec: str) -> None:
-    low, high = 0.0, 0.0
     x = data.take(slice(0, min(len(data), 2000))).x
     low, high = float(x.min()), float(x.max())
     lower, upper = np.min(box.lower), np.max(box.upper)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saddlepoint.core.arithmetic import per_row
-from saddlepoint.core.errors import InputError
+from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import Linf, PerturbationSet, sizes
 from saddlepoint.geometry.base import Interval
@@ -155,10 +155,13 @@ def _along_lmo(search: Search, x: Tensor, z: Tensor, gradient: Tensor) -> Tensor
 
 
 def shrunk(ball: PerturbationSet, fraction: Fraction) -> PerturbationSet:
-    """The set at `fraction` of its size."""
+    """The set at `fraction` of its size. Raises NotAvailable for one that has no other sizes."""
     if fraction == 1:
         return ball
-    return ball.resized(ball.size * float(fraction) if isinstance(ball.size, Tensor) else ball.size * fraction)
+    try:
+        return ball.resized(ball.size * float(fraction) if isinstance(ball.size, Tensor) else ball.size * fraction)
+    except NotAvailable as error:
+        raise NotAvailable(f"{type(ball).__name__} cannot grow in a warm-up.", "Train with a warm-up of 0.") from error
 
 
 @dataclass(frozen=True)

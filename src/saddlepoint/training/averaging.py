@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 
 from saddlepoint.training.feed import Feed
 from saddlepoint.training.settings import Trainer
-from saddlepoint.training.state import mode
+from saddlepoint.training.state import keyed_randomness, mode
 
 
 class Average:
@@ -48,7 +48,8 @@ class Average:
             for name, weight in averaged.named_parameters():
                 weight.copy_(self.weights[name])
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in averaged.modules()):
-            with mode(averaged, True):
+            # layers such as dropout draw in this pass too
+            with mode(averaged, True), keyed_randomness(self._trainer.seed, "average", self.count):
                 update_bn(feed.inputs(), averaged)
         return averaged
 

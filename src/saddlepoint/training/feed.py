@@ -62,12 +62,10 @@ class Feed:
             yield Part(x, y, Draws(keys[at].to(self._device)))
 
     def inputs(self, size: int = 256) -> Iterator[Tensor]:
-        """All inputs in the order of the data."""
-        for start in range(0, len(self._keys), size):
-            if self._whole is not None:
-                yield self._whole[0][start : start + size]
-            else:
-                yield _laid_out(self._data.take(slice(start, start + size)).x.to(self._device))
+        """All inputs in the order of the data, in nearly equal parts."""
+        every = torch.arange(len(self._keys))
+        for x, _ in self._read(torch.tensor_split(every, -(-len(every) // size))):
+            yield x
 
     def _read(self, rows: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         if self._whole is not None:

@@ -5,7 +5,7 @@
     collapse                   effective classes exp(entropy of the predicted classes) < `classes`
         One class for everything: the loss is ln k and stays there (too large a set too soon). Said at once; stopped
         after `patience` epochs.
-    robust overfitting         Rice, Wong, Kolter, ICML 2020: robust accuracy on held-out data falls while training goes
+    overfitting                Rice, Wong, Kolter, ICML 2020: robust accuracy on held-out data falls while training goes
         on. Kept is the last epoch whose count on the *validation* part lies within a standard error √(k (1 − k/n)) of
         the best one's k: among epochs that differ by chance, the one trained longest. Never one chosen on test data.
 
@@ -19,9 +19,12 @@ import math
 from dataclasses import dataclass
 
 from saddlepoint.training.attacked import Attacked
+from saddlepoint.training.certified.mtl_ibp import MTLIBP
+from saddlepoint.training.certified.sabr import SABR
 from saddlepoint.training.checks import check
 from saddlepoint.training.measure import Epoch
 from saddlepoint.training.replayed import Replays
+from saddlepoint.training.stability import ReluStability
 from saddlepoint.training.weight_perturbation import AWP
 
 
@@ -54,7 +57,7 @@ class Guards:
 
     def overfitted(self, epoch: Epoch, objective: object) -> Note | None:
         """Catastrophic overfitting, for objectives that are trained against a search."""
-        if not isinstance(objective, Attacked | Replays | AWP) or epoch.single is None or epoch.robust is None:
+        if not _searches(objective) or epoch.single is None or epoch.robust is None:
             return None
         if epoch.single - epoch.robust <= self.gap:
             return None
@@ -69,8 +72,15 @@ class Guards:
         return score[1] >= k - math.sqrt(k * (1 - k / max(n, 1)))
 
     def collapsed(self, epoch: Epoch) -> Note | None:
-        """Collapse to one class, where the data hold several."""
-        if not epoch.n or epoch.predicted is None or epoch.predicted >= self.classes or epoch.present < 2:
+        """Collapse to one class, where the labels are spread over more than `classes`."""
+        if not epoch.n or epoch.predicted is None or epoch.predicted >= self.classes or epoch.present <= self.classes:
             return None
         text = f"predictions are spread over {epoch.predicted:.2f} classes, the labels over {epoch.present:.2f}"
         return Note(epoch.epoch, "collapse", f"{text}; a longer warm-up or a lower rate may help")
+
+
+def _searches(objective: object) -> bool:
+    """Whether its loss is taken at points that a search found."""
+    if isinstance(objective, ReluStability):
+        return objective.objective is None or _searches(objective.objective)
+    return isinstance(objective, Attacked | Replays | AWP | SABR | MTLIBP)

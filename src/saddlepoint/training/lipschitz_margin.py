@@ -51,22 +51,32 @@ class LipschitzMargin:
     ) -> Float[Tensor, ""]:
         """Mean loss at the widened margin. Raises UnsupportedModel for layers that may stretch."""
         del draws
-        refuse_stretching(net)
+        stretch = stretching(net)
         z = net(x)
         others = 1 - functional.one_hot(y, z.shape[1]).to(z.dtype)
         size = self.set.size
-        lift = float(size) if isinstance(size, Fraction) else size.to(z)[:, None]
+        lift = stretch * (float(size) if isinstance(size, Fraction) else size.to(z)[:, None])
         worst = z + math.sqrt(2) * lift * others
         return functional.cross_entropy(self.temperature * worst, y) / self.temperature
 
 
-def refuse_stretching(net: nn.Module) -> None:
-    """Raises UnsupportedModel, with its name, for a module that owns weights and does not say `lipschitz = 1.0`."""
+def stretching(net: nn.Module) -> float:
+    """The Lipschitz constant of what may stretch: the normalisation in front of the network; 1.0 without one.
+
+    Raises UnsupportedModel, with its name, for a module that owns weights and does not say `lipschitz = 1.0`, and for
+    one that owns other tensors and does not say its constant.
+    """
+    constant = 1.0
     for name, module in net.named_modules():
-        owns = next(module.parameters(recurse=False), None) is not None
-        if owns and getattr(type(module), "lipschitz", None) != 1.0:
+        trained = next(module.parameters(recurse=False), None) is not None
+        fixed = next(module.buffers(recurse=False), None) is not None
+        said = getattr(module, "lipschitz", None)
+        if isinstance(said, float):
+            constant *= said
+        if (trained and said != 1.0) or (fixed and said is None):
             raise UnsupportedModel(
                 f"{name or 'the network'} ({type(module).__name__}) may stretch: margins certify nothing.",
                 "Build from OrthogonalLinear, OrthogonalConv2d and GroupSort (--arch lipschitz-s); a layer of your own "
                 "that is 1-Lipschitz says so by the class attribute lipschitz = 1.0.",
             )
+    return constant

@@ -49,7 +49,8 @@ def train(
 ) -> Trained:
     """Train a copy of `net`; the caller's network is left as it is. Defaults: cross-entropy, `Trainer()`.
 
-    Without a measure, and with guards, a validation part of the data is held out (`validation`).
+    Without a measure, and with guards, a validation part is held out of 200 samples or more (`validation`); with fewer
+    there is none, and the guards have nothing to look at.
     With a keeper, the same call again goes on from its checkpoint. Raises: see `epochs`.
     """
     objective, trainer = objective or Standard(), trainer or Trainer()
@@ -62,12 +63,12 @@ def train(
 
 
 def validation(data: Data, objective: object, seed: int = 0, size: int | None = None) -> tuple[Data, Measure]:
-    """(the rest, a measure on a held-out part: 5 % of the data, at most 1,000), against the objective's own set."""
+    """(the rest, a measure on a held-out part: 5 % of the data, at most 1,000), against the objective's own sets."""
     share, most = _HELD_OUT
     rest, part = split(data, size or min(most, max(1, round(share * len(data)))), seed)
-    inner = getattr(objective, "objective", objective)  # AWP has its set inside
-    ball = getattr(inner, "set", None)
-    return rest, Measure(part, ball if isinstance(ball, PerturbationSet) else None)
+    inner = getattr(objective, "objective", None) or objective  # AWP has its set inside
+    wanted = getattr(inner, "sets", None) or getattr(inner, "set", None)
+    return rest, Measure(part, wanted if isinstance(wanted, PerturbationSet | tuple) else None)
 
 
 def epochs(

@@ -57,7 +57,7 @@ class MACER:
     ) -> Float[Tensor, ""]:
         """Mean of both terms."""
         noise = self.sigma * draws.normal((self.samples, *x.shape[1:]), dtype=x.dtype)
-        z = net((x[:, None] + noise).flatten(0, 1)).unflatten(0, noise.shape[:2])
+        z = net((x[:, None] + noise).flatten(0, 1)).unflatten(0, noise.shape[:2]).to(x.dtype)
         log_soft = z.log_softmax(2).logsumexp(1) - math.log(self.samples)
         sharp = (self.sharpness * z).softmax(2).mean(1)
         top, who = sharp.topk(2, dim=1)

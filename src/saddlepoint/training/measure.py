@@ -75,10 +75,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Measure:
-    """What to count after each epoch: held-out data and, if robustness is to be counted too, the set."""
+    """What to count after each epoch: held-out data and, if robustness is to be counted too, the set or the sets.
+
+    With several sets a sample counts where a search in none of them broke it.
+    """
 
     data: Data
-    set: PerturbationSet | None = None
+    set: PerturbationSet | tuple[PerturbationSet, ...] | None = None
     steps: int = 10
     batch: int = 256
     seed: int = 0
@@ -86,6 +89,7 @@ class Measure:
     def __call__(self, net: nn.Module) -> Counts:
         """The counts of `net` in eval mode."""
         clean = many = single = 0
+        sets = (self.set,) if isinstance(self.set, PerturbationSet) else self.set or ()
         predictions: list[Tensor] = []
         with mode(net, False):
             for batch in batches(self.data, torch.arange(len(self.data)), self.batch):
@@ -94,19 +98,24 @@ class Measure:
                     z = net(x)
                 predictions.append(z.argmax(1).cpu())
                 clean += int((margin(z, y) > 0).sum())
-                if self.set is not None:
+                if sets:
                     draws = Draws(row_keys(self.seed, batch.ids, "measure").to(x.device))
-                    many += _unbroken(net, Search(self.set, self.steps, _negative_margin), x, y, draws)
-                    single += _unbroken(net, Search(self.set, 1, _negative_margin, random=False), x, y, draws)
+                    searches = [Search(ball, self.steps, _negative_margin) for ball in sets]
+                    steps = [Search(ball, 1, _negative_margin, random=False) for ball in sets]
+                    many += _unbroken(net, searches, x, y, draws)
+                    single += _unbroken(net, steps, x, y, draws)
         labels = torch.from_numpy(self.data.labels)
         spreads = _effective_classes(torch.cat(predictions)), _effective_classes(labels)
-        return Counts(len(labels), clean, *((many, single) if self.set is not None else (None, None)), *spreads)
+        return Counts(len(labels), clean, *((many, single) if sets else (None, None)), *spreads)
 
 
-def _unbroken(net: nn.Module, search: Search, x: Tensor, y: Tensor, draws: Draws) -> int:
-    worst = worst_points(net, search, x, y, draws)
-    with torch.no_grad():
-        return int((margin(net(worst), y) > 0).sum())
+def _unbroken(net: nn.Module, searches: list[Search], x: Tensor, y: Tensor, draws: Draws) -> int:
+    stands = torch.ones_like(y, dtype=torch.bool)
+    for search in searches:
+        worst = worst_points(net, search, x, y, draws)
+        with torch.no_grad():
+            stands &= margin(net(worst), y) > 0
+    return int(stands.sum())
 
 
 def _effective_classes(labels: Int64[Tensor, " n"]) -> float:

@@ -20,6 +20,7 @@ from saddlepoint.core.rng import Draws
 class Objective(Protocol):
     """A frozen dataclass. The loop calls it with the network in train mode and differentiates by the weights.
 
+    An objective of bounds says so by the class attribute `exact = True`: rounded to bfloat16 they would bound nothing.
     `draws` are the batch's own random numbers, keyed by (seed, sample id, epoch): the loss must take no others.
     """
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlepoint.core.digests import digest_tensors
 from saddlepoint.core.errors import InputError, NonFinite
 from saddlepoint.data import Data
 from saddlepoint.training.averaging import Average
@@ -74,8 +75,9 @@ class Run:
         self.optimiser = trainer.optimiser_of(self.weights)
         self.average = Average(net, trainer)
         self.devices = Accelerated() if trainer.devices == "accelerate" else Alone()
-        if isinstance(objective, Replays) and trainer.devices != "one":
-            raise InputError("Objectives with replays run on one device.", "Leave devices out, or use pgd.")
+        _check_fits(net, data, self.weights[0])
+        if isinstance(objective, Replays):
+            _check_replays(trainer)
         self.position, self.good = Position(), Good()
         self.events: list[Epoch | Note] = []
         self.carried: Tensor | None = None
@@ -115,7 +117,9 @@ class Run:
 
     def finish(self) -> None:
         """The weights to end with: those kept, or else the averages."""
-        self.net.load_state_dict(self.good.state or state_of(self.average.network(self.net, self.feed)))
+        kept = self.stopped or (self.guards is not None and self.guards.keep_best)
+        state = self.good.state if kept else {}
+        self.net.load_state_dict(state or state_of(self.average.network(self.net, self.feed)))
 
     # -- a batch ---------------------------------------------------------------------------------------------
     def _batch(self, part: Part) -> None:
@@ -184,7 +188,7 @@ class Run:
                 self.good = Good(number, max(score, self.good.score), state_of(current))
         if number == self.trainer.epochs and self.guards.keep_best and 0 < self.good.epoch < number:
             text = f"the weights of epoch {self.good.epoch} are kept, the last as good as the best on validation"
-            self.events.append(Note(number, "robust overfitting", text))
+            self.events.append(Note(number, "overfitting", text))
 
     def _stop(self, number: int) -> None:
         """Back to the last good epoch and out, where there is one; a run that never was good goes on."""
@@ -243,6 +247,38 @@ class Run:
 _EVENTS = {"Epoch": Epoch, "Note": Note}
 
 
+def _check_fits(net: nn.Module, data: Data, weight: Tensor) -> None:
+    """Raises InputError where the network does not take such samples, or has fewer outputs than they have classes."""
+    x = data.take(slice(0, 1)).x.to(weight.device)
+    if x.dtype != weight.dtype:
+        raise InputError(
+            f"The data are {x.dtype}, the network's weights {weight.dtype}.", f"Convert it: net.to({x.dtype})."
+        )
+    try:
+        with mode(net, False), torch.no_grad():
+            shape = tuple(net(x).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split()).rstrip(". ")
+        raise InputError(f"The network does not take samples of shape {tuple(data.shape)}: {said}.") from error
+    if len(shape) != 2 or shape[1] < data.classes:
+        raise InputError(
+            f"For one sample the network gives shape {shape}; the data have {data.classes} classes.",
+            "Build it with as many outputs as there are classes.",
+        )
+
+
+def _check_replays(trainer: Trainer) -> None:
+    """Raises InputError for settings that replays have no use for."""
+    if trainer.devices != "one":
+        raise InputError("Objectives with replays run on one device.", "Leave devices out, or use pgd.")
+    if trainer.accumulate > 1 or trainer.precision in ("outer", "all"):
+        raise InputError(
+            f"A replay takes its batch whole and in the weights' own precision, not accumulate={trainer.accumulate}, "
+            f"precision={trainer.precision!r}.",
+            "Give a smaller batch and leave both out, or use pgd.",
+        )
+
+
 def _rows_of(carried: Tensor | None, x: Tensor) -> Tensor:
     """The perturbation carried over, for as many rows as the batch has; 0 where there is none."""
     offset = torch.zeros_like(x)
@@ -256,12 +292,12 @@ def _settings(
     objective: Objective, trainer: Trainer, guards: Guards | None, measure: Measure | None, data: Data, net: nn.Module
 ) -> dict[str, Any]:
     held_out = None if measure is None else {**described(measure), "data": measure.data.digest}
-    shapes = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
     return {
         "objective": described(objective),
         **{k: v for k, v in described(trainer).items() if k != "kind"},
         "guards": described(guards),
         "validation": held_out,
         "data": data.digest,
-        "network": shapes,
+        "network": str(net),
+        "initial weights": digest_tensors({name: tensor.cpu() for name, tensor in net.state_dict().items()}),
     }

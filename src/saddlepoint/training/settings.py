@@ -25,6 +25,7 @@ Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["cosine", "cyclic", "step", "constant"]
 Averaging = Literal["none", "ema", "swa"]
 Precision = Literal["auto", "full", "outer", "all"]
+Devices = Literal["one", "accelerate"]
 _PEAK = 0.4  # where the cyclic rate is highest
 
 
@@ -57,18 +58,28 @@ class Trainer:
     average_from: float = 0.75
     accumulate: int = 1
     precision: Precision = "auto"
-    devices: Literal["one", "accelerate"] = "one"
+    devices: Devices = "one"
     """"accelerate": the processes of `accelerate launch` share every batch (several.py)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or self.warm_up < 0:
+        if self.epochs < 1 or self.batch < 1:
             raise InputError(
-                f"epochs={self.epochs}, batch={self.batch}, warm_up={self.warm_up} train nothing.",
-                "Give epochs and batch of at least 1 and a warm_up of at least 0.",
+                f"epochs={self.epochs}, batch={self.batch} train nothing.", "Give epochs and batch of at least 1."
+            )
+        if not 0 <= self.warm_up <= self.epochs:
+            raise InputError(
+                f"A warm-up of {self.warm_up} in {self.epochs} epochs: the set never has its whole size.",
+                "Give a warm_up from 0 to the number of epochs.",
             )
         if not (math.isfinite(self.rate) and self.rate > 0 and self.weight_decay >= 0):
             raise InputError(f"rate={self.rate}, weight_decay={self.weight_decay} are no step sizes.")
-        words = {"optimiser": Optimiser, "schedule": Schedule, "averaging": Averaging, "precision": Precision}
+        words = {
+            "optimiser": Optimiser,
+            "schedule": Schedule,
+            "averaging": Averaging,
+            "precision": Precision,
+            "devices": Devices,
+        }
         for name, allowed in words.items():
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(f"{name}={getattr(self, name)!r}.", f"Give one of {', '.join(get_args(allowed))}.")

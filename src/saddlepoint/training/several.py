@@ -82,9 +82,9 @@ class Accelerated:
 
     def summed(self, gradients: Sequence[Tensor | None], value: float) -> tuple[list[Tensor | None], float]:
         """Summed over the processes; a weight without a gradient has none in any of them."""
-        reduce = self._accelerator.reduce
+        reduce, device = self._accelerator.reduce, next(g.device for g in gradients if g is not None)
         totals = [None if g is None else reduce(g, reduction="sum") for g in gradients]
-        return totals, float(reduce(torch.tensor(value, dtype=torch.float64), reduction="sum"))
+        return totals, float(reduce(torch.tensor(value, dtype=torch.float64, device=device), reduction="sum"))
 
     def agree(self, net: nn.Module) -> None:
         """The mean over the processes, of statistics that are numbers and not counts."""

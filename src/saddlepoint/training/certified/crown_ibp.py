@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -39,6 +40,7 @@ from saddlepoint.training.certified.warmup import regulariser
 class CrownIBP:
     """`kappa`, `regularise` as in IBP; `beta`: the backward bound's final share."""
 
+    exact: ClassVar[bool] = True
     set: PerturbationSet
     kappa: float = 0.0
     beta: float = 0.0

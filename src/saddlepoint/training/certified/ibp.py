@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class IBP:
     """`kappa`: the clean loss' final share. `regularise`: weight of the warm-up regulariser, falling to 0. `stretch`:
     the set is trained against at this multiple of its size."""
 
+    exact: ClassVar[bool] = True
     set: PerturbationSet
     kappa: float = 0.0
     regularise: float = 0.0

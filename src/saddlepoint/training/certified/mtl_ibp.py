@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -25,12 +26,14 @@ from saddlepoint.training.certified.ibp import interval_margins
 from saddlepoint.training.certified.passes import check_share, clean_pass, robust_cross_entropy
 from saddlepoint.training.certified.sabr import attacked
 from saddlepoint.training.certified.warmup import regulariser
+from saddlepoint.training.checks import check
 
 
 @dataclass(frozen=True)
 class MTLIBP:
     """`alpha`: the share of the certified loss."""
 
+    exact: ClassVar[bool] = True
     set: PerturbationSet
     alpha: float = 0.5
     steps: int = 8
@@ -40,6 +43,7 @@ class MTLIBP:
     def __post_init__(self) -> None:
         check_share("alpha", self.alpha)
         check_share("regularise", self.regularise)
+        check("steps", self.steps, 1)
 
     def at(self, fraction: Fraction) -> MTLIBP:
         """With the set at `fraction` of its size, and as many of the steps."""

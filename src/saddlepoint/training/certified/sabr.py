@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -27,12 +28,14 @@ from saddlepoint.training.adversarial import Search, shrunk, worst_points
 from saddlepoint.training.certified.ibp import interval_margins
 from saddlepoint.training.certified.passes import clean_pass, robust_cross_entropy
 from saddlepoint.training.certified.warmup import regulariser
+from saddlepoint.training.checks import check
 
 
 @dataclass(frozen=True)
 class SABR:
     """`share`: λ, the small box' part of the set's size (0 < λ ≤ 1)."""
 
+    exact: ClassVar[bool] = True
     set: PerturbationSet
     share: Fraction = Fraction(2, 5)
     steps: int = 8
@@ -42,6 +45,7 @@ class SABR:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"share={self.share}: the small box needs a size.", "Give share in (0, 1]; 1 is IBP.")
+        check("steps", self.steps, 1)
 
     def at(self, fraction: Fraction) -> SABR:
         """With the set at `fraction` of its size, and as many of the steps."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -45,6 +46,7 @@ Sketch = Float[Tensor, "k b *shape"]
 class DualLoss:
     """`projections`: k, or 0 for exact layer bounds; `kappa`: the clean loss' final share (the paper: 0)."""
 
+    exact: ClassVar[bool] = True
     set: PerturbationSet
     projections: int = 50
     kappa: float = 0.0

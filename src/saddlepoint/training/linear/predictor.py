@@ -52,7 +52,10 @@ def binary(w: Float[np.ndarray, " d"], b: float, objective: float, bound: float 
 def samples(x: Float[np.ndarray, "n ..."], y: np.ndarray) -> tuple[Float[np.ndarray, "n d"], np.ndarray, int]:
     """x as float64 (n, d), y as integers 0..k−1, k. Raises DataError for what no classifier can be trained on."""
     features = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    labels = np.asarray(y).astype(np.int64)
+    given = np.asarray(y)
+    labels = given.astype(np.int64)
+    if not np.array_equal(labels, given):
+        raise DataError("Labels are not whole numbers.", "Give classes from 0.")
     if len(features) == 0 or labels.shape != (len(features),):
         raise DataError(f"{len(features)} samples and labels of shape {labels.shape}.", "Give one label a sample.")
     if not np.isfinite(features).all():

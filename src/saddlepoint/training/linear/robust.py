@@ -9,8 +9,9 @@ The dual norm is the exact worst case of each margin (T1, T2, T4), so hinge trai
 With two classes w = w₁ − w₀ is the only variable, and λ weighs ‖w‖².
 
 A linear programme: dual norms as rows (norms.py), every sample's convex loss and every w²/2 by tangents, added at each
-point found until objective − optimum ≤ tolerance (Kelley 1960). Hinge with two classes is written out and is quadratic
-for λ > 0. The gap is part of the result. No forwards or backwards. Seconds for hundreds of samples of 64 features.
+point found until objective − optimum ≤ tolerance (Kelley 1960). Hinge with two classes is written out, and quadratic
+for λ > 0 unless q = 2. The gap is part of the result. No forwards or backwards. Seconds for hundreds of samples of 64
+features.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class _Problem:
         else:
             self._pairs()
         self.squares: Squares | None = None
-        if config.ridge > 0 and config.loss == "hinge" and k == 2:
+        if config.ridge > 0 and config.loss == "hinge" and k == 2 and self.q != 2.0:
             p.square = (self.w.ravel(), config.ridge)
         elif config.ridge > 0:
             self.squares = Squares(p, self.w.ravel(), config.ridge)
