@@ -55,9 +55,9 @@ def box_query(d: int, formula: Property, radius: float = 1.0) -> Query:
     return Query(torch.full((d,), -radius, dtype=torch.float64), torch.full((d,), radius, dtype=torch.float64), formula)
 
 
-def shifted(graph: Graph, formula_of, d: int, gap: float, radius: float = 1.0) -> Query:
+def shifted(graph: Graph, formula_of, d: int, gap: float, radius: float = 1.0, count: int = 4000) -> Query:
     """The query whose value is `gap` at the lowest point found."""
-    low = lowest(graph, box_query(d, formula_of(0.0), radius))
+    low = lowest(graph, box_query(d, formula_of(0.0), radius), count)
     return box_query(d, formula_of(gap - low), radius)
 
 
@@ -216,7 +216,7 @@ def wide(seed: int) -> tuple[Graph, Query]:
         Node("o", linear(1, 1100), ("sum",), (1,)),
     )
     graph = Graph(nodes, "x", "o", (3,))
-    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 3, 0.05, 0.3)
+    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 3, 0.05, 0.3, 400)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -241,7 +241,7 @@ def narrow(seed: int) -> tuple[Graph, Query]:
         before, m = name + "'", n
     nodes.append(Node("o", Linear(torch.randn((1, m), generator=draw) / math.sqrt(m), torch.zeros(1)), (before,), (1,)))
     graph = Graph(tuple(nodes), "x", "o", (2,))
-    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 2, 0.05, 0.3)
+    return graph, shifted(graph, lambda b: Property(((Atom(z=(1.0,), b=b),),)), 2, 0.05, 0.3, 400)
 
 
 @pytest.mark.parametrize(("made", "effort"), [(wide, 2), (narrow, 1)])
