@@ -285,3 +285,31 @@ def test_round_norms_with_a_ridge_come_to_an_end(seed: int) -> None:
 def test_labels_between_classes_are_refused() -> None:
     with pytest.raises(DataError, match="whole"):
         samples(np.eye(3), np.array([0.0, 1.0, 0.5]))
+
+
+def test_errors_are_counted_on_samples_of_the_fits_own_kind_only() -> None:
+    x, y = _clouds()
+    fit = RobustLinear(BALLS["linf"]).fit(x, y)
+    three = RobustLinear(BALLS["linf"]).fit(*_clouds(classes=3))
+    errors = {
+        "robust": lambda f, x, y: robust_error(f, x, y, BALLS["linf"]),
+        "deletion": lambda f, x, y: deletion_error(f, x, y, 1),
+        "addition": lambda f, x, y: addition_error(f, x, y, 1),
+    }
+    for error in errors.values():
+        whole = error(fit, x, y)
+        assert error(fit, x, y.astype(bool)) == error(fit, x, y.astype(float)) == whole
+        for wrong in (np.full_like(x, np.nan), np.where(np.arange(len(x))[:, None] % 2, np.nan, x)):
+            with pytest.raises(DataError, match="NaN"):
+                error(fit, wrong, y)
+        for labels in (2 * y - 1, y + 1, y + 0.5, y[:-1]):
+            with pytest.raises(DataError, match="abel"):
+                error(fit, x, labels)
+        with pytest.raises(DataError, match="features"):
+            error(fit, x[:, 1:], y)
+    for name in ("deletion", "addition"):
+        with pytest.raises(NotAvailable, match="3 classes"):
+            errors[name](three, x, y)
+    for count in (deletion_error, addition_error):
+        with pytest.raises(InputError, match="-1"):
+            count(fit, x, y, -1)

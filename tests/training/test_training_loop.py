@@ -16,8 +16,34 @@ from torch import nn
 import saddlepoint as sp
 from saddlepoint.core.errors import DataError, InputError, NonFinite, NotAvailable, UnsupportedModel
 from saddlepoint.data import PartOfData, from_arrays, load
-from saddlepoint.training import Adversarial, Epoch, Free, Measure, Standard, Trainer, epochs, fresh, train
+from saddlepoint.training import (
+    AWP,
+    Adversarial,
+    Epoch,
+    Free,
+    MaxOfSets,
+    Measure,
+    Standard,
+    Trainer,
+    epochs,
+    fresh,
+    train,
+)
+from saddlepoint.training.fits import check_kinds
 from saddlepoint.training.measure import batches
+
+
+def _holding(objective, **values):
+    """An objective whose sets are what the type checks of these tests would not let in."""
+    made = copy.copy(objective)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+BALL = sp.Linf("0.1")
+GIVEN_A_NUMBER = _holding(Adversarial(BALL), set=0.1)
+GIVEN_ONE_SET = _holding(MaxOfSets((BALL,)), sets=BALL)
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +220,59 @@ def test_what_does_not_fit_together_is_said_before_the_first_step(digits) -> Non
         train(net, digits, Free(sp.Linf("0.1")), Trainer(accumulate=2))
     with pytest.raises(InputError, match="warm-up"):
         Trainer(epochs=2, warm_up=3)
+    with pytest.raises(InputError, match="not scores"):
+        train(_Told(net), digits)
+    with pytest.raises(InputError, match="Held-out samples"):
+        train(net, digits, measure=Measure(from_arrays(np.zeros((4, 1, 4, 4)), np.arange(4))))
     with pytest.raises(NotAvailable, match="warm-up"):
         train(net, digits, Adversarial(sp.Patch(2, 2, box=sp.Box(0.0, 1.0)), 1), Trainer(epochs=2, warm_up=1))
+
+
+class _Told(nn.Module):
+    """A network that gives its scores by name."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.net(x)}
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"net": "resnet"}, "no network"),
+        ({"data": ([[0.0]], [0])}, "no data"),
+        ({"objective": "pgd"}, "'pgd' is no objective"),
+        ({"objective": Adversarial}, "Adversarial is no objective"),
+        ({"objective": sp.Linf("0.1")}, "no objective"),
+        ({"trainer": {"epochs": 3}}, "no settings"),
+        ({"objective": GIVEN_A_NUMBER}, "0.1 as its set"),
+        ({"objective": GIVEN_ONE_SET}, "as its sets"),
+        ({"objective": AWP(GIVEN_A_NUMBER)}, "0.1 as its set"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(change, answer, digits) -> None:
+    given = {"net": _net(), "data": digits, "objective": Standard(), "trainer": Trainer()}
+    check_kinds(**given)
+    with pytest.raises(InputError, match=answer):
+        check_kinds(**{**given, **change})
+
+
+@pytest.mark.parametrize(("n", "batch", "accumulate"), [(3, 2, 1), (64, 1, 1), (64, 4, 4), (7, 4, 2)])
+def test_single_rows_under_batch_norm_are_refused(n, batch, accumulate, digits) -> None:
+    few, settings = PartOfData(digits, np.arange(n)), Trainer(epochs=1, batch=batch, accumulate=accumulate)
+    net = fresh(_net(), 0)
+    before = copy.deepcopy(net)
+    with pytest.raises(InputError, match="one row"):
+        train(net, few, trainer=settings)
+    assert _same(net, before)
+    # images keep many values a channel, and networks without batch norm do not mind
+    images = fresh(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)), 0)
+    plain = fresh(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 0)
+    for fine in (images, plain):
+        assert len(train(fine, few, trainer=settings).epochs) == 1
 
 
 def test_averages_of_batch_norm_take_any_number_of_samples(digits) -> None:

@@ -57,7 +57,7 @@ class CheckpointFile:
             with safe_open(self.path, framework="pt") as file:
                 facts = (file.metadata() or {})[_KEY]
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(facts)  # noqa: SIM118
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise RefusedFile(f"{self.path} is no checkpoint ({error}).", "Remove it to begin anew.") from error
 
     def remove(self) -> None:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from saddlepoint.check.counts import clopper_pearson
 from saddlepoint.cli.options import ModelOptions, load_both
 from saddlepoint.cli.threats import parse_threats
+from saddlepoint.cli.whole import whole
 from saddlepoint.core.errors import NonFinite
 from saddlepoint.data import Data
 from saddlepoint.evaluation.estimate import estimate
@@ -32,7 +33,7 @@ def check(
     *,
     data: str,
     threat: Annotated[list[str], Parameter(help="whose cost to estimate", negative="")] = ["linf:8/255"],  # noqa: B006  # never changed
-    n: Annotated[int | None, Parameter(help="samples to look at (default: all)")] = None,
+    n: Annotated[int | None, Parameter(converter=whole, help="samples to look at (default: all)")] = None,
     options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
 ) -> int:
     """Load MODEL and DATA, say what was found out, measure clean accuracy and what each plan would cost.

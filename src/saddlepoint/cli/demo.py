@@ -17,6 +17,7 @@ from saddlepoint.adapters.architectures import build
 from saddlepoint.cli.files import write
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
+from saddlepoint.cli.whole import Whole
 from saddlepoint.data import load as load_data
 from saddlepoint.evaluation import Request, Work, plan_named
 from saddlepoint.evaluation import run as carry_out
@@ -44,7 +45,7 @@ class _Recipe:
     trainer: Trainer
 
 
-def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("demo"), seed: int = 0) -> int:
+def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("demo"), seed: Whole = 0) -> int:
     """Train a standard and a robust network on scikit-learn's digits, evaluate both, write one report.
 
     Takes about a minute on two cores; needs no network and opens nothing.

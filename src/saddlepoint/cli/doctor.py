@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from saddlepoint.cli.files import write
 from saddlepoint.cli.options import ModelOptions, load_again
+from saddlepoint.cli.whole import whole
 from saddlepoint.data import load as load_data
 from saddlepoint.evaluation.adapt import cures_of
 from saddlepoint.evaluation.cures import cured, draws_of
@@ -30,8 +31,8 @@ def doctor(
     json: Annotated[Path | None, Parameter(help="write the findings as JSON")] = None,
     model: str | None = None,
     data: str | None = None,
-    samples: Annotated[int, Parameter(help="samples to attack again, for each model and threat")] = 32,
-    seed: Annotated[int, Parameter(help="of all random numbers")] = 0,
+    samples: Annotated[int, Parameter(converter=whole, help="samples to attack again, for each model and threat")] = 32,
+    seed: Annotated[int, Parameter(converter=whole, help="of all random numbers")] = 0,
     options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
 ) -> int:
     """Is this evaluation broken? Asks the ledger and, on a few of its samples, the model; names the remedies.

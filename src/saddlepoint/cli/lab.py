@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from saddlepoint.cli.whole import Whole
 from saddlepoint.core.errors import InputError
 
 EXPERIMENTS = {"soundness": "does the verifier ever give a wrong answer? networks whose answer is known exactly"}
@@ -17,7 +18,7 @@ def lab(
     name: str | None = None,
     *,
     full: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
 ) -> int:
     """Run an experiment; without a name, list them. Exit code 1 if the experiment fails.

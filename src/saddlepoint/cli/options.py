@@ -9,6 +9,7 @@ import torch
 from cyclopts import Parameter
 
 from saddlepoint.adapters import LoadOptions, load
+from saddlepoint.cli.whole import whole
 from saddlepoint.core.arithmetic import exact
 from saddlepoint.core.errors import InputError
 from saddlepoint.data import Data
@@ -22,14 +23,22 @@ from saddlepoint.spec import Model
 class ModelOptions:
     """How to load a MODEL that does not carry all of it itself."""
 
-    domain: Annotated[str | None, Parameter(help="legal inputs, e.g. 0,1")] = None
-    mean: Annotated[str | None, Parameter(help="normalisation inside the model, e.g. 0.49,0.48,0.45")] = None
-    std: Annotated[str | None, Parameter(help="normalisation inside the model, one per channel")] = None
+    domain: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="legal inputs, e.g. 0,1")] = None
+    mean: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="normalisation inside the model, e.g. 0.49,0.48,0.45")
+    ] = None
+    std: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="normalisation inside the model, one per channel")
+    ] = None
     arch: Annotated[str | None, Parameter(help="of a weights file: a built-in name or module:factory")] = None
-    classes: Annotated[int | None, Parameter(help="number of classes, where it cannot be found out")] = None
+    classes: Annotated[
+        int | None, Parameter(converter=whole, help="number of classes, where it cannot be found out")
+    ] = None
     outputs: Annotated[str, Parameter(help="auto, logits or probabilities")] = "auto"
     device: Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps")] = "cpu"
-    eot: Annotated[int | None, Parameter(help="of a random model, evaluate the mean of this many draws")] = None
+    eot: Annotated[
+        int | None, Parameter(converter=whole, help="of a random model, evaluate the mean of this many draws")
+    ] = None
 
     smooth: Annotated[str | None, Parameter(help="evaluate the smoothed model: sigma=0.25,n0=100,n=10000")] = None
 
@@ -115,7 +124,8 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
 
 def _device(name: str) -> str:
     try:
-        torch.empty(0, device=name)
+        if torch.empty(0, device=name).is_meta:
+            raise RuntimeError("it holds shapes and no numbers")
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name} is not there: {str(error).splitlines()[0]}.", "Use --device cpu.") from error
     return name

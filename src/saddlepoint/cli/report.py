@@ -42,7 +42,7 @@ def report(
             write(html, html_report(book, ledger.name, images))
         if json:
             write(json, json_report(book))
-        judgements = judge(claims, parse_policy(_nothing_required(claims)))
+        judgements = judge(claims, parse_policy(_nothing_required(claims))) if claims else []
         if junit:
             write(junit, junit_report(judgements, "saddlepoint report"))
         if sarif:

@@ -17,6 +17,7 @@ from saddlepoint.cli.options import ModelOptions, load_both, workers_of
 from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
 from saddlepoint.cli.view import Selection
+from saddlepoint.cli.whole import whole
 from saddlepoint.evaluation import Request, Work, plan_named, prepare
 from saddlepoint.evaluation import run as carry_out
 from saddlepoint.evaluation.adapt import DRAWS, Adaptation, adapt
@@ -36,13 +37,13 @@ _THREAT = "linf:8/255, l2:0.5, spatial:rot=30,shift=3, …; repeat for curves"
 class RunOptions:
     """How hard to try, and how to carry it out."""
 
-    n: Annotated[int | None, Parameter(help="the first n samples (default: all)")] = None
+    n: Annotated[int | None, Parameter(converter=whole, help="the first n samples (default: all)")] = None
     sample: Annotated[Literal["first", "random"], Parameter(help="which n")] = "first"
     plan: Annotated[str, Parameter(help="quick, standard, strong, or a TOML file")] = "standard"
     budget: Annotated[str | None, Parameter(help="wall time: 90s, 10m, 1h30m")] = None
     workers: Annotated[str, Parameter(help="worker processes, or ray")] = "1"
-    seed: Annotated[int, Parameter(help="of all random numbers")] = 0
-    batch: Annotated[int, Parameter(help="most rows in one forward pass")] = 128
+    seed: Annotated[int, Parameter(converter=whole, help="of all random numbers")] = 0
+    batch: Annotated[int, Parameter(converter=whole, help="most rows in one forward pass")] = 128
     deterministic: Annotated[bool, Parameter(help="bitwise equal for any number of workers; slower")] = False
     adapt: Annotated[bool, Parameter(help="look for what hides gradients first, and attack through it")] = False
 

@@ -21,6 +21,7 @@ from saddlepoint.cli.progress import follow
 from saddlepoint.cli.threats import parse_threats
 from saddlepoint.cli.training_job import SETTINGS, Job, Trainee, TrainerOptions, finished, prepared
 from saddlepoint.cli.view import Selection
+from saddlepoint.cli.whole import whole
 from saddlepoint.core.errors import InputError
 from saddlepoint.evaluation import Request, Work, plan_named
 from saddlepoint.evaluation import run as carry_out
@@ -38,7 +39,7 @@ _THREAT = "what to train against: linf:8/255, l2:0.5, …; repeat for max, avera
 class Ending:
     """Where the run ends up: its bracket, its ledger, its device."""
 
-    bracket: Annotated[int, Parameter(help="samples of the bracket at the end", negative="")] = 200
+    bracket: Annotated[int, Parameter(converter=whole, help="samples of the bracket at the end", negative="")] = 200
     no_bracket: Annotated[bool, Parameter(help="end without a bracket", negative="")] = False
     plan: Annotated[str, Parameter(help="of the bracket: quick, standard, strong, or a TOML file")] = "standard"
     ledger: Annotated[Path | None, Parameter(help="of the curve and the bracket (default: MODEL.ledger)")] = None
@@ -66,35 +67,40 @@ def train(
     """
     if output.suffix != ".safetensors":
         raise InputError(f"-o {output}: weights are written as .safetensors.", "Write -o model.safetensors.")
+    if output.is_dir():
+        raise InputError(f"-o {output} is a folder.", "Name a file in it.")
     if ending.bracket < 1:
         raise InputError(f"--bracket {ending.bracket} samples show nothing.", "Write --bracket 200, or --no-bracket.")
     threats, chosen = parse_threats(threat) if threat else (), plan_named(ending.plan)
     loading = ModelOptions(subject.domain, subject.mean, subject.std, device=ending.device).load_options(None)
-    job = prepared(data, subject, objective, threats, options, loading)
+    bracket = None if ending.no_bracket or not threats else ending.bracket
+    job = prepared(data, subject, objective, threats, options, loading, bracket)
     done = finished(output, job.metadata)
     with Ledger(ending.ledger or output.with_suffix(".ledger")) as book:
         if done:
             print(f"{output} is trained already", file=sys.stderr)
         else:
             _train(job, output, book)
-        if ending.no_bracket:
+        if bracket is None:
+            if not ending.no_bracket:
+                print("no bracket: give --threat for one", file=sys.stderr)
             return 0
-        if not threats:
-            print("no bracket: give --threat for one", file=sys.stderr)
-            return 0
-        for line in _bracket(job, output, threats, (chosen, min(ending.bracket, len(job.test)), loading), book):
+        n = min(bracket, len(job.test))
+        print(f"bracket: the first {n} of {len(job.test)} samples {job.judge}", file=sys.stderr)
+        for line in _bracket(job, output, threats, (chosen, n, loading), book):
             print(line)
     return 0
 
 
 def _train(job: Job, output: Path, book: Ledger) -> None:
     """The loop, its events on stderr and in the ledger, its weights in the output."""
+    keeper = CheckpointFile(output.with_name(f"{output.name}.checkpoint"))
+    _check_new(book, output, keeper)
     warning = job.metadata[SETTINGS]["warning"]
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
         with book.transaction():  # for the report; the same event again changes nothing
             book.add_event(Note(0, "warning", warning).event(output.stem))
-    keeper = CheckpointFile(output.with_name(f"{output.name}.checkpoint"))
     begun, total = time.monotonic(), job.trainer.epochs
     with _interruptible(keeper):
         for event in epochs(job.whole, job.train, job.objective, job.trainer, job.validation, keeper=keeper):
@@ -111,6 +117,18 @@ def _train(job: Job, output: Path, book: Ledger) -> None:
     searches = job.metadata["x-searches"]
     note = "   searches in bfloat16 (--precision full: none)" if searches == "bfloat16" else ""
     print(f"weights: {output}   {time.monotonic() - begun:.0f} s{note}", file=sys.stderr)
+
+
+def _check_new(book: Ledger, output: Path, keeper: CheckpointFile) -> None:
+    """Raises InputError where the ledger tells of another training or other weights under this name."""
+    if keeper.path.exists():
+        return
+    curves = {event["run"] for event in book.events() if event["kind"] == "epoch"}
+    if output.stem in curves or str(output) in {model.spec for model in book.models()}:
+        raise InputError(
+            f"{book.path} tells of another training of {output.name} already.",
+            "Give another -o, or another --ledger, or move that one away.",
+        )
 
 
 def _bracket(

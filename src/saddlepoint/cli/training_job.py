@@ -17,8 +17,10 @@ from saddlepoint.adapters.architectures import build
 from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.options import as_box
 from saddlepoint.adapters.snapshot import normaliser
-from saddlepoint.adapters.weights import read_weights
-from saddlepoint.core.errors import DataError, InputError, NotAvailable
+from saddlepoint.adapters.weights import WeightsFile, read_weights
+from saddlepoint.cli.whole import whole
+from saddlepoint.core.digests import digest_tensors
+from saddlepoint.core.errors import DataError, InputError, InputOutsideDomain, NoSuchPart, NotAvailable
 from saddlepoint.data import Data, PartOfData, split
 from saddlepoint.data import load as load_data
 from saddlepoint.geometry import Box, PerturbationSet
@@ -27,6 +29,7 @@ from saddlepoint.training import Measure, Objective, Trainer, fresh
 from saddlepoint.training.catalogue import Choice, entry, objective
 from saddlepoint.training.certified import interval_initialised
 from saddlepoint.training.checkpoint import described
+from saddlepoint.training.fits import check_fits
 from saddlepoint.training.precision import searched_in
 from saddlepoint.training.settings import Averaging, Optimiser, Precision, Schedule
 from saddlepoint.training.state import keyed_randomness
@@ -36,6 +39,7 @@ SETTINGS = "x-training"
 _COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 64, "rate": 3e-3, "schedule": "cyclic"}
 _VALIDATION, _TEST = 500, 1000  # most samples that are held out
 _SHARE = 0.1  # of the data, at most
+_CHUNK = 2048  # rows looked at together
 
 
 @Parameter(name="*")
@@ -43,18 +47,24 @@ _SHARE = 0.1  # of the data, at most
 class TrainerOptions:
     """Settings of the loop; what is left out is the objective's own default."""
 
-    epochs: Annotated[int | None, Parameter(help="passes over the data (12; certified objectives more)")] = None
+    epochs: Annotated[
+        int | None, Parameter(converter=whole, help="passes over the data (12; certified objectives more)")
+    ] = None
     warm_up: Annotated[float | None, Parameter(help="epochs in which the set grows (4; half of a short run)")] = None
-    batch: Annotated[int | None, Parameter(help="samples a step (64; n-fgsm and certified objectives 128)")] = None
+    batch: Annotated[
+        int | None, Parameter(converter=whole, help="samples a step (64; n-fgsm and certified objectives 128)")
+    ] = None
     rate: Annotated[float | None, Parameter(help="learning rate (0.003)")] = None
     weight_decay: Annotated[float | None, Parameter(help="of the optimiser")] = None
     optimiser: Annotated[Optimiser | None, Parameter(help="adam, adamw or sgd")] = None
     schedule: Annotated[Schedule | None, Parameter(help="cosine, cyclic, step or constant")] = None
     averaging: Annotated[Averaging | None, Parameter(help="of the weights: none, ema or swa")] = None
     clip: Annotated[float | None, Parameter(help="largest norm of a step's gradient")] = None
-    accumulate: Annotated[int | None, Parameter(help="parts that a step's gradient is worked out in")] = None
+    accumulate: Annotated[
+        int | None, Parameter(converter=whole, help="parts that a step's gradient is worked out in")
+    ] = None
     precision: Annotated[Precision | None, Parameter(help="bfloat16: in searches (auto), never (full), …")] = None
-    seed: Annotated[int, Parameter(help="of all random numbers")] = 0
+    seed: Annotated[int, Parameter(converter=whole, help="of all random numbers")] = 0
 
     def trainer(self, wanted: dict[str, Any], sets: Sequence[PerturbationSet]) -> Trainer:
         """What was typed goes before what the objective wants, and that before the common defaults."""
@@ -74,11 +84,15 @@ class Trainee:
     init: Annotated[Path | None, Parameter(help="weights to begin with (.safetensors, .pt) in place of fresh ones")] = (
         None
     )
-    n: Annotated[int | None, Parameter(help="train on the first n samples")] = None
+    n: Annotated[int | None, Parameter(converter=whole, help="train on the first n samples")] = None
     test: Annotated[str | None, Parameter(help="DATA of the bracket (default: DATA:test, or a part held out)")] = None
-    domain: Annotated[str, Parameter(help="legal inputs")] = "0,1"
-    mean: Annotated[str | None, Parameter(help="normalisation in front of the network")] = None
-    std: Annotated[str | None, Parameter(help="normalisation in front of the network")] = None
+    domain: Annotated[str, Parameter(allow_leading_hyphen=True, help="legal inputs")] = "0,1"
+    mean: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="normalisation in front of the network")] = (
+        None
+    )
+    std: Annotated[str | None, Parameter(allow_leading_hyphen=True, help="normalisation in front of the network")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ class Job:
     objective: Objective
     trainer: Trainer
     metadata: dict[str, Any]
+    judge: str
+    """Where the samples of `test` come from, in words."""
 
 
 def prepared(
@@ -102,41 +118,52 @@ def prepared(
     threats: Sequence[Threat],
     options: TrainerOptions,
     loading: LoadOptions,
+    bracket: int | None,
 ) -> Job:
-    """The job. Raises InputError and its children for whatever does not fit together; nothing is written before."""
+    """The job, with a bracket on so many samples at its end.
+
+    Raises InputError and its children for whatever does not fit together; nothing is written before.
+    """
     found = entry(wanted)
     box = as_box(loading.domain, "the network")
     sets = [threat.within(box).set for threat in threats]
     aim = objective(wanted, sets)
     trainer = options.trainer(dict(found.trainer), sets)
-    rest, test = _parts(data, subject, options.seed)
+    rest, test, judge = _parts(data, subject, options.seed)
     train, held_out = split(rest, _some(rest, _VALIDATION), options.seed)
-    _check_domain(train, box, data)
-    net = _network(subject, found, tuple(train.shape), train.classes, options.seed).to(loading.device)
-    front = normaliser(loading.mean, loading.std, tuple(train.shape))
+    _check_domain(rest, box, data)
+    begun = _begun_with(subject)
+    net = _network(subject, found, tuple(train.shape), train.classes, options.seed, begun).to(loading.device)
+    mean, std = loading.mean, loading.std
+    if mean is None and std is None and begun is not None:  # weights mean nothing without what stood in front of them
+        mean, std = begun.metadata.get("mean"), begun.metadata.get("std")
+    front = normaliser(mean, std, tuple(train.shape))
     whole = net if front is None else nn.Sequential(front.to(loading.device), net)
+    outputs = check_fits(whole, train)
+    if bracket is not None:
+        _check_test(test, min(bracket, len(test)), box, outputs)
     said = {
         "objective": described(aim),
         "threats": [s.canonical() for s in sets],
         "trainer": {k: v for k, v in described(trainer).items() if k != "kind"},
         "data": train.digest,
         "inner mode": getattr(aim, "inner", None),
-        "begun with": None if subject.init is None else str(subject.init),
+        "begun with": None if begun is None else digest_tensors(begun.tensors),
         "warning": getattr(aim, "warning", None) or _unprepared(subject, found),
     }
     metadata = {
         "arch": subject.arch,
         "shape": list(train.shape),
-        "classes": train.classes,
+        "classes": outputs,
         "domain": [_plain(box.lower), _plain(box.upper)],
-        "mean": _plain(loading.mean),
-        "std": _plain(loading.std),
+        "mean": _plain(mean),
+        "std": _plain(std),
         SETTINGS: said,
         # where this says bfloat16, a processor without it ends with other weights from the same seed
         "x-searches": searched_in(trainer.precision, train.take(slice(0, 1)).x.to(loading.device)),
     }
     measure = Measure(held_out, tuple(sets))
-    return Job(net, whole, train, measure, test, aim, trainer, metadata)
+    return Job(net, whole, train, measure, test, aim, trainer, metadata, judge)
 
 
 def finished(output: Path, metadata: dict[str, Any]) -> bool:
@@ -145,7 +172,9 @@ def finished(output: Path, metadata: dict[str, Any]) -> bool:
         return False
     before = read_weights(output).metadata
     if SETTINGS not in before:
-        raise InputError(f"{output} exists and is no output of train.", "Give another -o, or move it away.")
+        raise InputError(
+            f"{output} exists and is no output of train.", "Give another -o, or move it and its ledger away."
+        )
     old, new = ({**m[SETTINGS], **{k: m.get(k) for k in ("arch", "domain", "mean", "std")}} for m in (before, metadata))
     differing = [name for name in new if old.get(name) != new[name]]
     for name in list(differing):
@@ -160,27 +189,33 @@ def finished(output: Path, metadata: dict[str, Any]) -> bool:
     return True
 
 
-def _parts(spec: str, subject: Trainee, seed: int) -> tuple[Data, Data]:
+def _parts(spec: str, subject: Trainee, seed: int) -> tuple[Data, Data, str]:
     """(to train on, to judge by): a test set that was named, the data's own test part, or a part held out."""
     whole: Data = load_data(spec)
     if subject.n is not None:
         if subject.n < 1:
             raise InputError(f"--n {subject.n} trains on nothing.", "Give at least 1.")
         whole = PartOfData(whole, np.arange(min(subject.n, len(whole))))
-    if subject.test is not None:
-        test: Data = load_data(subject.test)
-    elif spec.endswith(":train"):
-        try:
-            test = load_data(spec.removesuffix("train") + "test")
-        except DataError:
-            return split(whole, _some(whole, _TEST), seed + 1)
-    else:
-        return split(whole, _some(whole, _TEST), seed + 1)
+    test = _test_part(spec, subject.test)
+    if test is None:
+        return *split(whole, _some(whole, _TEST), seed + 1), f"held out of {spec}"
     if tuple(test.shape) != tuple(whole.shape):
         raise DataError(
             f"{test.spec} has shape {tuple(test.shape)}, {spec} {tuple(whole.shape)}.", "Give a fitting one."
         )
-    return whole, test
+    return whole, test, f"of {test.spec}"
+
+
+def _test_part(spec: str, named: str | None) -> Data | None:
+    """The samples that were named, or else the data's own test part; None where it has none."""
+    if named is not None:
+        return load_data(named)
+    if not spec.endswith(":train"):
+        return None
+    try:
+        return load_data(spec.removesuffix("train") + "test")
+    except NoSuchPart:
+        return None
 
 
 def _grows(ball: PerturbationSet) -> bool:
@@ -207,35 +242,74 @@ def _some(data: Data, most: int) -> int:
 
 
 def _check_domain(data: Data, box: Box, spec: str) -> None:
-    x = data.take(slice(0, min(len(data), 2000))).x
-    low, high = float(x.min()), float(x.max())
-    lower, upper = np.min(box.lower), np.max(box.upper)
-    if low < lower - 1e-6 or high > upper + 1e-6:
-        raise InputError(
-            f"{spec} has values from {low:g} to {high:g}, the domain is [{lower:g}, {upper:g}].",
+    for start in range(0, len(data), _CHUNK):
+        batch = data.take(slice(start, start + _CHUNK))
+        inside = box.contains(batch.x, batch.x)
+        if bool(inside.all()):
+            continue
+        first = int(inside.int().argmin())
+        low, high = float(batch.x[first].min()), float(batch.x[first].max())
+        raise InputOutsideDomain(
+            f"Sample {batch.ids[first]} of {spec} has values from {low:g} to {high:g}, the domain is {box}.",
             "Give --domain, or data in raw units with --mean and --std.",
         )
 
 
-def _network(subject: Trainee, found: Choice, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+def _check_test(test: Data, count: int, box: Box, outputs: int) -> None:
+    """What would end the run at its bracket, hours later."""
+    labels = np.unique(test.labels[:count])
+    if labels.max() >= outputs:
+        raise DataError(
+            f"{test.spec} has labels up to {labels.max()}, the network {outputs} outputs.", "Give a fitting --test."
+        )
+    if len(labels) == 1 and count > 1:
+        raise DataError(
+            f"The first {count} samples of {test.spec} have label {labels[0]} only, and a bracket on one class says "
+            "nothing of a classifier.",
+            "Shuffle them, raise --bracket, or end with --no-bracket.",
+        )
+    _check_domain(test, box, test.spec)
+
+
+def _begun_with(subject: Trainee) -> WeightsFile | None:
+    if subject.init is None:
+        return None
+    if not subject.init.is_file():
+        raise InputError(f"There is no file {subject.init}.", "Check --init.")
+    return read_weights(subject.init)
+
+
+def _network(
+    subject: Trainee, found: Choice, shape: tuple[int, ...], classes: int, seed: int, begun: WeightsFile | None
+) -> nn.Module:
     """The network with fresh or given weights."""
     if is_import_path(subject.arch):
-        with keyed_randomness(seed, "weights"):
-            made = import_object(subject.arch)
-            made = made() if not isinstance(made, nn.Module) and callable(made) else made
-        if not isinstance(made, nn.Module):
-            raise InputError(f"{subject.arch} gives {type(made).__name__}, not an nn.Module.", "Return the network.")
+        made = _made(subject.arch, seed)
     else:
         made = build(subject.arch, shape, classes)
         made = interval_initialised(made, seed) if found.interval_weights else fresh(made, seed)
-    if subject.init is not None:
-        if not subject.init.is_file():
-            raise InputError(f"There is no file {subject.init}.", "Check --init.")
+    if begun is not None:
         try:
-            made.load_state_dict(read_weights(subject.init).tensors)
+            made.load_state_dict(begun.tensors)
         except RuntimeError as error:
             said = " ".join(str(error).split()).rstrip(". ")  # torch's answer has many lines
             raise InputError(f"{subject.init} does not fit {subject.arch}: {said}.", "Check --arch.") from error
+    return made
+
+
+def _made(path: str, seed: int) -> nn.Module:
+    """The network of one's own factory."""
+    found = import_object(path)
+    with keyed_randomness(seed, "weights"):
+        try:
+            made = found() if callable(found) and not isinstance(found, nn.Module) else found
+        except Exception as error:  # the factory is the user's: whatever it raises is an answer
+            raise InputError(
+                f"{path}() raised {type(error).__name__}: {error}.",
+                "Give a function without arguments that returns it.",
+            ) from error
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{path} gives {type(made).__name__}, not an nn.Module.", "Return the network.")
     return made
 
 

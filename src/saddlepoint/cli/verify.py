@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from saddlepoint.cli.isolated import isolated
+from saddlepoint.cli.whole import Whole
 from saddlepoint.cli.words import DEFAULT, STARTED, soft, told
 from saddlepoint.core.errors import InputError
 
@@ -39,7 +40,7 @@ def verify(
     timeout: float | None = None,
     witness: Path | None = None,
     proof: Path | None = None,
-    threads: int = 2,
+    threads: Whole = 2,
     many: Instances = Instances(),  # frozen
 ) -> int:
     """Verify NETWORK against SPECIFICATION: prints sat, unsat, unknown or timeout.

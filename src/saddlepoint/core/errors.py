@@ -31,6 +31,10 @@ class DataError(InputError):
     """Data that no claim can rest on: NaN, labels out of range, empty, one class, wrong shape."""
 
 
+class NoSuchPart(DataError):
+    """Data without the part that was named (`:test`, say)."""
+
+
 class NonFinite(InputError):
     """NaN or infinity where a number is needed: in logits, weights or data."""
 

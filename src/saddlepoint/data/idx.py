@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from saddlepoint.core.errors import DataError
+from saddlepoint.core.errors import DataError, NoSuchPart
 from saddlepoint.data.assemble import Description, assemble
 from saddlepoint.data.rows import FileRows, Rows, TemporaryRows, spill
 from saddlepoint.data.samples import Samples
@@ -46,7 +46,8 @@ def load_idx_folder(folder: Path, part: str | None, spec: str, dtype: torch.dtyp
         found = [p for p in found if p.name.startswith(_PARTS.get(part, part))]
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
-        raise DataError(
+        kind = DataError if found or part is None else NoSuchPart
+        raise kind(
             f"{folder} holds {len(found)} IDX files of images to choose from ({names}).",
             "Name the file, or write FOLDER:train or FOLDER:test.",
         )

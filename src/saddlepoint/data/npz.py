@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from saddlepoint.core.errors import DataError
+from saddlepoint.core.errors import DataError, NoSuchPart
 from saddlepoint.data.assemble import Description, assemble
 from saddlepoint.data.rows import ArrayRows, FileRows, Rows, Source, TemporaryRows, spill
 from saddlepoint.data.samples import Samples
@@ -47,7 +47,8 @@ def load_npz(path: Path, part: str | None, spec: str, dtype: torch.dtype = torch
         raise DataError(f"{path} is no readable .npz archive ({error}).", _AGAIN) from error
     for name in (x_name, y_name):
         if name not in members:
-            raise DataError(f"{path} has no member {name!r}, only {', '.join(members)}.", _parts(members))
+            kind = DataError if x_name in members or y_name in members else NoSuchPart
+            raise kind(f"{path} has no member {name!r}, only {', '.join(members)}.", _parts(members))
     labels = member_rows(path, y_name)
     y = labels.read(np.arange(labels.count))
     return assemble(member_rows(path, x_name), y, Description(spec, dtype=dtype))

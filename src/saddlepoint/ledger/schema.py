@@ -70,7 +70,7 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
         _prepare(connection, path)
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(
-            f"{path} cannot be opened as a ledger: {error}.", "Is it damaged, or the disk full?"
+            f"{path} cannot be opened as a ledger: {error}.", "Is it damaged, its folder read-only, or the disk full?"
         ) from error
     return connection
 

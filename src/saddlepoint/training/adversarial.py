@@ -37,7 +37,7 @@ from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import Linf, PerturbationSet, sizes
 from saddlepoint.geometry.base import Interval
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.precision import search_precision
 from saddlepoint.training.state import mode
@@ -161,7 +161,10 @@ def shrunk(ball: PerturbationSet, fraction: Fraction) -> PerturbationSet:
     try:
         return ball.resized(ball.size * float(fraction) if isinstance(ball.size, Tensor) else ball.size * fraction)
     except NotAvailable as error:
-        raise NotAvailable(f"{type(ball).__name__} cannot grow in a warm-up.", "Train with a warm-up of 0.") from error
+        raise NotAvailable(
+            f"{type(ball).__name__} has one size; a warm-up, or a smaller set inside it, needs others.",
+            "Train with a warm-up of 0, and by an objective that takes the set as it is (pgd).",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class Adversarial:
     inner: Literal["eval", "train"] = "eval"
 
     def __post_init__(self) -> None:
-        check("steps", self.steps, 1)
+        check_count("steps", self.steps)
         if self.inner not in ("eval", "train"):
             raise InputError(f"inner={self.inner!r}.", "Write eval or train.")
 

@@ -155,4 +155,9 @@ def _typed(name: str, default: Any, text: str) -> Any:
         if value.denominator != 1:
             raise InputError(f"{name}={text} is no whole number.")
         return int(value)
-    return value if isinstance(default, Fraction) else float(value)
+    if isinstance(default, Fraction):
+        return value
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InputError(f"{name}={text} is beyond all floating-point numbers.") from error

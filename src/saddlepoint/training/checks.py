@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 from saddlepoint.core.errors import InputError
 
@@ -18,3 +19,10 @@ def check_above(name: str, value: float | int, limit: float | int = 0.0) -> None
     """Raises InputError unless value > limit and finite."""
     if not (math.isfinite(value) and value > limit):
         raise InputError(f"{name}={value}.", f"Give {name} above {limit:g}.")
+
+
+def check_count(name: str, value: float | int, most: float | int = math.inf) -> None:
+    """Raises InputError unless value is a whole number from 1 to most."""
+    if not isinstance(value, numbers.Integral) or not 1 <= value <= most:
+        limits = "at least 1" if most == math.inf else f"from 1 to {most:g}"
+        raise InputError(f"{name}={value!r}.", f"Give {name} as a whole number, {limits}.")

@@ -23,7 +23,7 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.training.adversarial import Search, ascend, shrunk
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Free:
     replays: int = 4
 
     def __post_init__(self) -> None:
-        check("replays", self.replays, 1)
+        check_count("replays", self.replays)
         if self.set.parametric:
             raise InputError(f"free moves points; {self.set.kind} moves parameters.", "Use pgd or worst-of-k.")
 

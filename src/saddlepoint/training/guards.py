@@ -3,8 +3,8 @@
     catastrophic overfitting   accuracy after one step − accuracy after many > `gap`      Wong et al. 2020, §5.4
         The network resists the attack that it is trained with and no other. Stop, go back to the last good epoch.
     collapse                   effective classes exp(entropy of the predicted classes) < `classes`
-        One class for everything: the loss is ln k and stays there (too large a set too soon). Said at once; stopped
-        after `patience` epochs.
+        One class for everything: the loss is ln k and stays there (too large a set too soon). Said at every epoch;
+        after `patience` of them back to the last good one, and the end. A run that never was good goes on.
     overfitting                Rice, Wong, Kolter, ICML 2020: robust accuracy on held-out data falls while training goes
         on. Kept is the last epoch whose count on the *validation* part lies within a standard error √(k (1 − k/n)) of
         the best one's k: among epochs that differ by chance, the one trained longest. Never one chosen on test data.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from saddlepoint.training.attacked import Attacked
 from saddlepoint.training.certified.mtl_ibp import MTLIBP
 from saddlepoint.training.certified.sabr import SABR
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check, check_count
 from saddlepoint.training.measure import Epoch
 from saddlepoint.training.replayed import Replays
 from saddlepoint.training.stability import ReluStability
@@ -53,7 +53,7 @@ class Guards:
     def __post_init__(self) -> None:
         check("gap", self.gap, 0, 1)
         check("classes", self.classes, 1)
-        check("patience", self.patience, 1)
+        check_count("patience", self.patience)
 
     def overfitted(self, epoch: Epoch, objective: object) -> Note | None:
         """Catastrophic overfitting, for objectives that are trained against a search."""

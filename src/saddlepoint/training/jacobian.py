@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saddlepoint.core.rng import Draws
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check, check_count
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class JacobianPenalty:
 
     def __post_init__(self) -> None:
         check("weight", self.weight)
-        check("projections", self.projections, 1)
+        check_count("projections", self.projections)
 
     def at(self, fraction: Fraction) -> JacobianPenalty:
         """With λ at `fraction` of its value."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from saddlepoint.core.errors import DataError, UnsupportedModel
 from saddlepoint.data import Data, split
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.training.checkpoint import Keeper
+from saddlepoint.training.fits import check_fits, check_kinds
 from saddlepoint.training.guards import Guards, Note
 from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective, Standard
@@ -54,6 +54,7 @@ def train(
     With a keeper, the same call again goes on from its checkpoint. Raises: see `epochs`.
     """
     objective, trainer = objective or Standard(), trainer or Trainer()
+    check_kinds(net, data, objective, trainer)
     if measure is None and guards is not None and len(data) >= _FEWEST:
         data, measure = validation(data, objective, trainer.seed)
     copied = copy.deepcopy(net)
@@ -83,19 +84,19 @@ def epochs(
     """Train the weights of `net` in place; yield after each epoch, and what a guard noticed.
 
     Between two epochs the network is whole: flags as found, no gradients in the weights, fit to be saved or measured.
-    Stopping early is leaving the iteration. Frozen weights (requires_grad False) stay as they are. At the end `net` has
+    Stopping early is leaving the iteration. Frozen weights (requires_grad False) stay as they are; the running
+    statistics of batch norm move in every layer, since the whole network trains in train mode. At the end `net` has
     the averaged weights, if averages were asked for, and with guards those of the last epoch as good on validation
     as the best (guards.py).
     What a keeper's checkpoint already holds is yielded again first.
 
     Raises:
         DataError: no data. UnsupportedModel: nothing to train. NonFinite: the loss left the numbers.
-        InputError: the keeper holds a training with other settings. KeyboardInterrupt: the keeper asked to stop.
+        InputError: an argument of another kind, data that do not fit the network, a keeper that holds a training with
+        other settings. KeyboardInterrupt: the keeper asked to stop.
     """
-    if not any(weight.requires_grad for weight in net.parameters()):
-        raise UnsupportedModel("The network has no trainable weights.", "Set requires_grad on some of them.")
-    if len(data) == 0:
-        raise DataError("There are no samples to train on.")
+    check_kinds(net, data, objective, trainer)
+    check_fits(net, data)
     run = Run(net, data, objective, trainer, measure, guards, keeper)
     yield from run.events
     while not run.done:

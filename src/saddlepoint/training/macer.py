@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from saddlepoint.core.rng import Draws
-from saddlepoint.training.checks import check, check_above
+from saddlepoint.training.checks import check, check_above, check_count
 
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1; beyond, Φ⁻¹ has no gradient worth following
 
@@ -46,7 +46,7 @@ class MACER:
         check("weight", self.weight)
         check_above("margin", self.margin)
         check_above("sharpness", self.sharpness)
-        check("samples", self.samples, 1)
+        check_count("samples", self.samples)
 
     def at(self, fraction: Fraction) -> MACER:
         """With λ at `fraction` of its value; the noise is part of the classifier and stays."""

@@ -25,7 +25,7 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.training.adversarial import Search, cross_entropy, shrunk, worst_points
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 from saddlepoint.training.state import mode
 
 
@@ -38,7 +38,7 @@ class SeveralSets(ABC):
     inner: Literal["eval", "train"] = "eval"
 
     def __post_init__(self) -> None:
-        check("steps", self.steps, 1)
+        check_count("steps", self.steps)
         if not self.sets:
             raise InputError("No set to train against.", "Give at least one.")
 

@@ -21,7 +21,7 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import Linf, sizes
 from saddlepoint.geometry.sizes import Size
-from saddlepoint.training.adversarial import Adversarial, cross_entropy
+from saddlepoint.training.adversarial import Adversarial, cross_entropy, shrunk
 from saddlepoint.training.checks import check_above
 from saddlepoint.training.one_channel import OneChannel
 from saddlepoint.training.precision import search_precision
@@ -44,6 +44,8 @@ class NFGSM(Adversarial):
             raise InputError(f"n-fgsm takes one step, not {self.steps}.", "Use pgd for several.")
         if self.set.parametric:
             raise InputError(f"n-fgsm adds noise to points; {self.set.kind} moves parameters.", "Use pgd.")
+        if not isinstance(self.set, Linf):
+            shrunk(self.set, exact(self.noise))  # said now, not in the first step
 
     def points(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws
@@ -63,6 +65,7 @@ class NFGSM(Adversarial):
         ball = self.set
         if not isinstance(ball, Linf):
             return ball.resized(_times(ball.size, self.noise)).sample(x, draws)
+        ball.check_center(x)
         width = self.noise * sizes.below(ball.size, x).to(x.dtype)
         u = draws.uniform(x.shape[1:], dtype=x.dtype).to(x.device)
         return _boxed(ball, x, x + width * (2 * u - 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.core.digests import digest_tensors
-from saddlepoint.core.errors import InputError, NonFinite
+from saddlepoint.core.errors import NonFinite
 from saddlepoint.data import Data
 from saddlepoint.training.averaging import Average
 from saddlepoint.training.checkpoint import (
@@ -24,6 +24,7 @@ from saddlepoint.training.checkpoint import (
     under,
 )
 from saddlepoint.training.feed import Feed, Part
+from saddlepoint.training.fits import check_measure, check_replays, check_rows
 from saddlepoint.training.guards import Guards, Note
 from saddlepoint.training.measure import Epoch, Measure
 from saddlepoint.training.objective import Objective
@@ -75,9 +76,11 @@ class Run:
         self.optimiser = trainer.optimiser_of(self.weights)
         self.average = Average(net, trainer)
         self.devices = Accelerated() if trainer.devices == "accelerate" else Alone()
-        _check_fits(net, data, self.weights[0])
+        check_rows(net, data, trainer, len(data) // self.feed.count)
+        if self.measure is not None:
+            check_measure(net, data, self.measure)
         if isinstance(objective, Replays):
-            _check_replays(trainer)
+            check_replays(trainer)
         self.position, self.good = Position(), Good()
         self.events: list[Epoch | Note] = []
         self.carried: Tensor | None = None
@@ -245,38 +248,6 @@ class Run:
 
 
 _EVENTS = {"Epoch": Epoch, "Note": Note}
-
-
-def _check_fits(net: nn.Module, data: Data, weight: Tensor) -> None:
-    """Raises InputError where the network does not take such samples, or has fewer outputs than they have classes."""
-    x = data.take(slice(0, 1)).x.to(weight.device)
-    if x.dtype != weight.dtype:
-        raise InputError(
-            f"The data are {x.dtype}, the network's weights {weight.dtype}.", f"Convert it: net.to({x.dtype})."
-        )
-    try:
-        with mode(net, False), torch.no_grad():
-            shape = tuple(net(x).shape)
-    except (RuntimeError, ValueError, TypeError) as error:
-        said = " ".join(str(error).split()).rstrip(". ")
-        raise InputError(f"The network does not take samples of shape {tuple(data.shape)}: {said}.") from error
-    if len(shape) != 2 or shape[1] < data.classes:
-        raise InputError(
-            f"For one sample the network gives shape {shape}; the data have {data.classes} classes.",
-            "Build it with as many outputs as there are classes.",
-        )
-
-
-def _check_replays(trainer: Trainer) -> None:
-    """Raises InputError for settings that replays have no use for."""
-    if trainer.devices != "one":
-        raise InputError("Objectives with replays run on one device.", "Leave devices out, or use pgd.")
-    if trainer.accumulate > 1 or trainer.precision in ("outer", "all"):
-        raise InputError(
-            f"A replay takes its batch whole and in the weights' own precision, not accumulate={trainer.accumulate}, "
-            f"precision={trainer.precision!r}.",
-            "Give a smaller batch and leave both out, or use pgd.",
-        )
 
 
 def _rows_of(carried: Tensor | None, x: Tensor) -> Tensor:

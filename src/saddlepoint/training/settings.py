@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from saddlepoint.core.errors import InputError
-from saddlepoint.training.checks import check, check_above
+from saddlepoint.training.checks import check, check_above, check_count
 
 Optimiser = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["cosine", "cyclic", "step", "constant"]
@@ -62,10 +62,8 @@ class Trainer:
     """"accelerate": the processes of `accelerate launch` share every batch (several.py)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise InputError(
-                f"epochs={self.epochs}, batch={self.batch} train nothing.", "Give epochs and batch of at least 1."
-            )
+        check_count("epochs", self.epochs)
+        check_count("batch", self.batch)
         if not 0 <= self.warm_up <= self.epochs:
             raise InputError(
                 f"A warm-up of {self.warm_up} in {self.epochs} epochs: the set never has its whole size.",
@@ -86,7 +84,7 @@ class Trainer:
         check("momentum", self.momentum, 0, 1)
         check("decay", self.decay, 0, 1)
         check("average_from", self.average_from, 0, 1)
-        check("accumulate", self.accumulate, 1, self.batch)
+        check_count("accumulate", self.accumulate, self.batch)
         if self.clip is not None:
             check_above("clip", self.clip)
 

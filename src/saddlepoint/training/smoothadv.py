@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from saddlepoint.core.rng import Draws
 from saddlepoint.training.adversarial import Adversarial, Search, worst_points
-from saddlepoint.training.checks import check, check_above
+from saddlepoint.training.checks import check_above, check_count
 from saddlepoint.training.state import mode
 
 
@@ -34,7 +34,7 @@ class SmoothAdv(Adversarial):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_above("sigma", self.sigma)
-        check("samples", self.samples, 1)
+        check_count("samples", self.samples)
 
     def points(
         self, net: nn.Module, x: Float[Tensor, "b *shape"], y: Int64[Tensor, " b"], draws: Draws

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.training.attacked import Attacked
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check, check_count
 
 Weights = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ class AWP:
 
     def __post_init__(self) -> None:
         check("gamma", self.gamma)
-        check("steps", self.steps, 1)
+        check_count("steps", self.steps)
         if not isinstance(self.objective, Attacked):
             raise InputError(
                 f"{type(self.objective).__name__} searches for no points.",

@@ -25,7 +25,7 @@ from saddlepoint.core.errors import InputError
 from saddlepoint.core.rng import Draws
 from saddlepoint.geometry import PerturbationSet, RotationTranslation
 from saddlepoint.training.adversarial import cross_entropy, shrunk
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 from saddlepoint.training.state import mode
 
 
@@ -39,7 +39,7 @@ class WorstOfK:
     inner: Literal["eval", "train"] = "eval"
 
     def __post_init__(self) -> None:
-        check("k", self.k, 1)
+        check_count("k", self.k)
         if self.grid is not None and not isinstance(self.set, RotationTranslation):
             raise InputError(f"{type(self.set).__name__} has no grid of parameters.", "Leave grid out: k random draws.")
 

@@ -26,7 +26,7 @@ from saddlepoint.training.certified.ibp import interval_margins
 from saddlepoint.training.certified.passes import check_share, clean_pass, robust_cross_entropy
 from saddlepoint.training.certified.sabr import attacked
 from saddlepoint.training.certified.warmup import regulariser
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MTLIBP:
     def __post_init__(self) -> None:
         check_share("alpha", self.alpha)
         check_share("regularise", self.regularise)
-        check("steps", self.steps, 1)
+        check_count("steps", self.steps)
 
     def at(self, fraction: Fraction) -> MTLIBP:
         """With the set at `fraction` of its size, and as many of the steps."""

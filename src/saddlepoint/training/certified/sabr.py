@@ -28,7 +28,7 @@ from saddlepoint.training.adversarial import Search, shrunk, worst_points
 from saddlepoint.training.certified.ibp import interval_margins
 from saddlepoint.training.certified.passes import clean_pass, robust_cross_entropy
 from saddlepoint.training.certified.warmup import regulariser
-from saddlepoint.training.checks import check
+from saddlepoint.training.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SABR:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"share={self.share}: the small box needs a size.", "Give share in (0, 1]; 1 is IBP.")
-        check("steps", self.steps, 1)
+        check_count("steps", self.steps)
 
     def at(self, fraction: Fraction) -> SABR:
         """With the set at `fraction` of its size, and as many of the steps."""

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from saddlepoint.core.errors import InputError, NotAvailable
-from saddlepoint.training.linear.predictor import LinearFit, binary, samples
+from saddlepoint.training.linear.predictor import LinearFit, binary, judged_pair, samples
 from saddlepoint.training.linear.programme import Programme, Squares, scaled_identity
 
 _ROUNDS = 300
@@ -82,8 +82,14 @@ def deletion_cost(w: np.ndarray, x: np.ndarray, sign: np.ndarray, deleted: int) 
 
 
 def deletion_error(fit: LinearFit, x: np.ndarray, y: np.ndarray, deleted: int) -> float:
-    """Share of samples that some deletion of K features misclassifies, exactly (two classes)."""
-    x, sign = np.asarray(x, dtype=np.float64).reshape(len(x), -1), 2.0 * np.asarray(y) - 1.0
+    """Share of samples that some deletion of K features misclassifies, exactly.
+
+    Raises NotAvailable for more than two classes, InputError for K < 0, DataError for samples that are not the fit's.
+    """
+    if deleted < 0:
+        raise InputError(f"deleted={deleted}.", "Give 0 or more.")
+    x, labels = judged_pair(fit, x, y)
+    sign = 2.0 * labels - 1.0
     w, b = fit.weight[1] - fit.weight[0], fit.bias[1] - fit.bias[0]
     margins = sign * (x @ w + b) - deletion_cost(w, x, sign, deleted)
     return float((margins <= 0).mean())

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 
 from saddlepoint.core.errors import InputError
 from saddlepoint.training.linear.logistic import logistic
-from saddlepoint.training.linear.predictor import LinearFit, binary
+from saddlepoint.training.linear.predictor import LinearFit, binary, judged_pair
 from saddlepoint.training.linear.weighting import two_classes
 
 
@@ -49,10 +49,16 @@ class MonotoneLinear:
 
 
 def addition_error(fit: LinearFit, x: np.ndarray, y: np.ndarray, additions: int, ceiling: float = 1.0) -> float:
-    """Share of errors when class 1 may raise at most so many features to `ceiling`, exactly (two classes)."""
-    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    """Share of errors when class 1 may raise at most so many features to `ceiling`, exactly.
+
+    Raises NotAvailable for more than two classes, InputError for fewer than 0 additions or a ceiling that is no
+    number, DataError for samples that are not the fit's.
+    """
+    if additions < 0 or not np.isfinite(ceiling):
+        raise InputError(f"additions={additions}, ceiling={ceiling}.", "Give 0 or more, up to a finite ceiling.")
+    x, labels = judged_pair(fit, x, y)
     w, b = fit.weight[1] - fit.weight[0], fit.bias[1] - fit.bias[0]
     falls = np.minimum((ceiling - x).clip(min=0) * w, 0.0)  # what raising each feature does to the score
     worst = np.sort(falls, axis=1)[:, :additions].sum(1)
     score = x @ w + b
-    return float(np.where(np.asarray(y) == 1, score + worst <= 0, score >= 0).mean())
+    return float(np.where(labels == 1, score + worst <= 0, score >= 0).mean())

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import nn
 
-from saddlepoint.core.errors import DataError
+from saddlepoint.core.errors import DataError, NotAvailable
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,35 @@ def binary(w: Float[np.ndarray, " d"], b: float, objective: float, bound: float 
 
 def samples(x: Float[np.ndarray, "n ..."], y: np.ndarray) -> tuple[Float[np.ndarray, "n d"], np.ndarray, int]:
     """x as float64 (n, d), y as integers 0..k−1, k. Raises DataError for what no classifier can be trained on."""
+    features, labels = _rows(x, y)
+    if labels.min() < 0 or len(np.unique(labels)) < 2:
+        raise DataError(f"Labels {np.unique(labels).tolist()} are no classes.", "Give classes from 0, two at least.")
+    return features, labels, int(labels.max()) + 1
+
+
+def judged(
+    fit: LinearFit, x: Float[np.ndarray, "n ..."], y: np.ndarray
+) -> tuple[Float[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
+    """x and y as `samples` gives them, for a fit that is there. Raises DataError where they are not of its kind."""
+    features, labels = _rows(x, y)
+    k, d = fit.weight.shape
+    if features.shape[1] != d:
+        raise DataError(f"The samples have {features.shape[1]} features, the model {d}.")
+    if labels.min() < 0 or labels.max() >= k:
+        raise DataError(f"Labels {np.unique(labels).tolist()} are not all among its {k} classes.", "Count from 0.")
+    return features, labels
+
+
+def judged_pair(
+    fit: LinearFit, x: Float[np.ndarray, "n ..."], y: np.ndarray
+) -> tuple[Float[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
+    """The same for a fit of two classes. Raises NotAvailable for more."""
+    if len(fit.weight) != 2:
+        raise NotAvailable(f"{len(fit.weight)} classes: this error is counted for two.", "Take one against the rest.")
+    return judged(fit, x, y)
+
+
+def _rows(x: np.ndarray, y: np.ndarray) -> tuple[Float[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
     features = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
     given = np.asarray(y)
     labels = given.astype(np.int64)
@@ -60,6 +89,4 @@ def samples(x: Float[np.ndarray, "n ..."], y: np.ndarray) -> tuple[Float[np.ndar
         raise DataError(f"{len(features)} samples and labels of shape {labels.shape}.", "Give one label a sample.")
     if not np.isfinite(features).all():
         raise DataError("The features hold NaN or infinity.")
-    if labels.min() < 0 or len(np.unique(labels)) < 2:
-        raise DataError(f"Labels {np.unique(labels).tolist()} are no classes.", "Give classes from 0, two at least.")
-    return features, labels, int(labels.max()) + 1
+    return features, labels

@@ -28,7 +28,7 @@ from scipy.special import logsumexp, softmax
 from saddlepoint.core.errors import InputError, NotAvailable
 from saddlepoint.geometry import PerturbationSet
 from saddlepoint.training.linear.norms import dual_order, epigraph, norm, size_of, tangent
-from saddlepoint.training.linear.predictor import LinearFit, binary, samples
+from saddlepoint.training.linear.predictor import LinearFit, binary, judged, samples
 from saddlepoint.training.linear.programme import Programme, Squares, scaled_identity
 
 _ROUNDS = 300
@@ -179,10 +179,13 @@ class _Problem:
 
 
 def worst_margins(
-    fit: LinearFit, x: Float[np.ndarray, "n ..."], y: Int64[np.ndarray, " n"], ball: PerturbationSet
+    fit: LinearFit, x: Float[np.ndarray, "n ..."], y: np.ndarray, ball: PerturbationSet
 ) -> Float[np.ndarray, "n m"]:
-    """min over the ball of z_y − z_j for each j ≠ y in order: margin − ε ‖w_y − w_j‖_q (T2, T4)."""
-    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    """min over the ball of z_y − z_j for each j ≠ y in order: margin − ε ‖w_y − w_j‖_q (T2, T4).
+
+    Raises DataError for samples that are not the fit's: NaN, other features, labels that are none of its classes.
+    """
+    x, y = judged(fit, x, y)
     k = len(fit.weight)
     others = np.array([[j for j in range(k) if j != own] for own in range(k)])[y]
     z = fit.scores(x)
@@ -192,5 +195,5 @@ def worst_margins(
 
 
 def robust_error(fit: LinearFit, x: np.ndarray, y: np.ndarray, ball: PerturbationSet) -> float:
-    """Share of samples whose worst margin over the ball is ≤ 0, exactly."""
+    """Share of samples whose worst margin over the ball is ≤ 0, exactly. Raises: see `worst_margins`."""
     return float((worst_margins(fit, x, y, ball).min(1) <= 0).mean())
