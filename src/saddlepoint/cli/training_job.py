@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
 from torch import nn
 
@@ -18,12 +16,12 @@ from saddlepoint.adapters.imports import import_object, is_import_path
 from saddlepoint.adapters.options import as_box
 from saddlepoint.adapters.snapshot import normaliser
 from saddlepoint.adapters.weights import WeightsFile, read_weights
+from saddlepoint.cli.training_data import check_domain, check_test, parts, validation
 from saddlepoint.cli.whole import whole
 from saddlepoint.core.digests import digest_tensors
-from saddlepoint.core.errors import DataError, InputError, InputOutsideDomain, NoSuchPart, NotAvailable
-from saddlepoint.data import Data, PartOfData, split
-from saddlepoint.data import load as load_data
-from saddlepoint.geometry import Box, PerturbationSet
+from saddlepoint.core.errors import InputError, NotAvailable
+from saddlepoint.data import Data
+from saddlepoint.geometry import PerturbationSet
 from saddlepoint.spec import Threat
 from saddlepoint.training import Measure, Objective, Trainer, fresh
 from saddlepoint.training.catalogue import Choice, entry, objective
@@ -37,9 +35,6 @@ from saddlepoint.training.state import keyed_randomness
 SETTINGS = "x-training"
 # the rate that rises and falls (Wong, Rice, Kolter 2020, §5) ends with more robustness than a cosine of the same height
 _COMMON: dict[str, Any] = {"epochs": 12, "warm_up": 4, "batch": 64, "rate": 3e-3, "schedule": "cyclic"}
-_VALIDATION, _TEST = 500, 1000  # most samples that are held out
-_SHARE = 0.1  # of the data, at most
-_CHUNK = 2048  # rows looked at together
 
 
 @Parameter(name="*")
@@ -129,9 +124,9 @@ def prepared(
     sets = [threat.within(box).set for threat in threats]
     aim = objective(wanted, sets)
     trainer = options.trainer(dict(found.trainer), sets)
-    rest, test, judge = _parts(data, subject, options.seed)
-    train, held_out = split(rest, _some(rest, _VALIDATION), options.seed)
-    _check_domain(rest, box, data)
+    rest, test, judge = parts(data, subject.n, subject.test, options.seed)
+    train, held_out = validation(rest, options.seed)
+    check_domain(rest, box, data)
     begun = _begun_with(subject)
     net = _network(subject, found, tuple(train.shape), train.classes, options.seed, begun).to(loading.device)
     mean, std = loading.mean, loading.std
@@ -141,7 +136,7 @@ def prepared(
     whole = net if front is None else nn.Sequential(front.to(loading.device), net)
     outputs = check_fits(whole, train)
     if bracket is not None:
-        _check_test(test, min(bracket, len(test)), box, outputs)
+        check_test(test, min(bracket, len(test)), box, outputs)
     said = {
         "objective": described(aim),
         "threats": [s.canonical() for s in sets],
@@ -189,35 +184,6 @@ def finished(output: Path, metadata: dict[str, Any]) -> bool:
     return True
 
 
-def _parts(spec: str, subject: Trainee, seed: int) -> tuple[Data, Data, str]:
-    """(to train on, to judge by): a test set that was named, the data's own test part, or a part held out."""
-    whole: Data = load_data(spec)
-    if subject.n is not None:
-        if subject.n < 1:
-            raise InputError(f"--n {subject.n} trains on nothing.", "Give at least 1.")
-        whole = PartOfData(whole, np.arange(min(subject.n, len(whole))))
-    test = _test_part(spec, subject.test)
-    if test is None:
-        return *split(whole, _some(whole, _TEST), seed + 1), f"held out of {spec}"
-    if tuple(test.shape) != tuple(whole.shape):
-        raise DataError(
-            f"{test.spec} has shape {tuple(test.shape)}, {spec} {tuple(whole.shape)}.", "Give a fitting one."
-        )
-    return whole, test, f"of {test.spec}"
-
-
-def _test_part(spec: str, named: str | None) -> Data | None:
-    """The samples that were named, or else the data's own test part; None where it has none."""
-    if named is not None:
-        return load_data(named)
-    if not spec.endswith(":train"):
-        return None
-    try:
-        return load_data(spec.removesuffix("train") + "test")
-    except NoSuchPart:
-        return None
-
-
 def _grows(ball: PerturbationSet) -> bool:
     """Whether a set has other sizes, as a warm-up needs."""
     try:
@@ -235,40 +201,6 @@ def _unprepared(subject: Trainee, found: Choice) -> str | None:
         f"{subject.arch} begins with the weights that it gives itself; interval bounds explode in deep networks of "
         "ordinary weights. Use saddlepoint.training.certified.interval_initialised on it, or a built-in --arch."
     )
-
-
-def _some(data: Data, most: int) -> int:
-    return min(most, max(1, math.floor(_SHARE * len(data))))
-
-
-def _check_domain(data: Data, box: Box, spec: str) -> None:
-    for start in range(0, len(data), _CHUNK):
-        batch = data.take(slice(start, start + _CHUNK))
-        inside = box.contains(batch.x, batch.x)
-        if bool(inside.all()):
-            continue
-        first = int(inside.int().argmin())
-        low, high = float(batch.x[first].min()), float(batch.x[first].max())
-        raise InputOutsideDomain(
-            f"Sample {batch.ids[first]} of {spec} has values from {low:g} to {high:g}, the domain is {box}.",
-            "Give --domain, or data in raw units with --mean and --std.",
-        )
-
-
-def _check_test(test: Data, count: int, box: Box, outputs: int) -> None:
-    """What would end the run at its bracket, hours later."""
-    labels = np.unique(test.labels[:count])
-    if labels.max() >= outputs:
-        raise DataError(
-            f"{test.spec} has labels up to {labels.max()}, the network {outputs} outputs.", "Give a fitting --test."
-        )
-    if len(labels) == 1 and count > 1:
-        raise DataError(
-            f"The first {count} samples of {test.spec} have label {labels[0]} only, and a bracket on one class says "
-            "nothing of a classifier.",
-            "Shuffle them, raise --bracket, or end with --no-bracket.",
-        )
-    _check_domain(test, box, test.spec)
 
 
 def _begun_with(subject: Trainee) -> WeightsFile | None:
