@@ -48,8 +48,8 @@ class Ending:
 
 def train(
     data: str,
-    subject: Trainee,
     *,
+    subject: Trainee,
     output: Annotated[Path, Parameter(name=("--output", "-o"), help="the weights, MODEL.safetensors")],
     objective: Annotated[str, Parameter(help="pgd, trades:beta=6,steps=10, …")] = "pgd",
     threat: Annotated[list[str] | None, Parameter(help=_THREAT, negative="")] = None,
